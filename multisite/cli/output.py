@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: control characters, lone surrogates, and characters that end a line or change the direction of writing
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 PATIENCE = 0.5  # seconds before a spinner appears
+LONG = 100  # elements of a list that JSON shows over several lines each
 GAP = 2  # columns between two cells
 LEAST = 20  # columns that a shortened text keeps at least
 RULE, MORE = "─", "…"
@@ -98,8 +99,24 @@ def say_problems(problems: Iterable[Problem], err: bool = True, prefix: str = ""
 
 
 def say_json(document: Any, indent: int | None = 2) -> None:
-    """Print a JSON document in ASCII, safe for any terminal and any file name; without `indent`, on one line."""
-    click.echo(json.dumps(document, indent=indent))
+    """Print a JSON document in ASCII, safe for any terminal and any file name; without `indent`, on one line.
+
+    Of a long list each element has one line: to indent a thousand sites takes longer than to describe them.
+    """
+    is_long = isinstance(document, dict) and any(isinstance(one, list) and len(one) > LONG for one in document.values())
+    click.echo(_by_line(document) if indent and is_long else json.dumps(document, indent=indent))
+
+
+def _by_line(document: dict[str, Any]) -> str:
+    """Write a document with a line for each element of its long lists."""
+    parts = []
+    for key, value in document.items():
+        if isinstance(value, list) and len(value) > LONG:
+            text = "[\n" + ",\n".join(f"    {json.dumps(one)}" for one in value) + "\n  ]"
+        else:
+            text = json.dumps(value, indent=2).replace("\n", "\n  ")
+        parts.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from multisite.cli.standalone import (
     refuse_taken,
     serve_here,
 )
+from multisite.config.serving.development import MOST_SIMULATED, SIMULATE
 
 if TYPE_CHECKING:
     from multisite.config.sections import PublisherOptions
@@ -35,6 +36,7 @@ Examples:
   multisite serve --bind 0.0.0.0:80 --bind unix:/run/multisite.sock --workers 2 --threads 8
   multisite serve --bind 0.0.0.0:443 --tls /etc/letsencrypt/live --http2
   multisite serve --publisher publisher.conf
+  multisite serve --simulate 1000
 """
 
 
@@ -57,18 +59,34 @@ Examples:
 @click.option("--debug", is_flag=True, help="Show tracebacks and werkzeug's debugger; only on loopback addresses.")
 @click.option("--unlisted", multiple=True, metavar="SITE", hidden=True, help="Print no address of SITE; repeatable.")
 @click.option("--quiet", is_flag=True, help="Do not print a line for each request.")
+@click.option(
+    "--simulate",
+    type=click.IntRange(1, MOST_SIMULATED),
+    metavar="N",
+    help="Show invented figures of N sites on the status pages.",
+)
 @click.option("--publisher", metavar="FILE", help="Take server and addresses from FILE; options override it.")
 @pass_session
-def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
+def serve(session: Session, /, publisher: str | None, simulate: int | None, **given: Any) -> None:
     """Serve all enabled sites from this process, for development or without a front end.
 
     On loopback addresses, each site also answers at http://NAME.localhost, where NAME is the site's name, unless that
     is a domain of another site, and the page for an unknown host lists the sites. For each request, the command prints
     a line on standard error: time, method, host, path, status, duration and site.
     """
+    if simulate:
+        _simulate(session, simulate)
     if publisher:
         return publish(session, publisher, given)
     serve_here(session, **given)
+
+
+def _simulate(session: Session, count: int) -> None:
+    """Have the server that follows show so many invented sites."""
+    if not session.home.service.status_domain:
+        file, example = session.home.file, "status_domain = status.localhost"
+        fail(f"--simulate: there are no status pages; write {example} into [service] of {file}")
+    os.environ[SIMULATE] = str(count)
 
 
 def publish(session: Session, file: str, given: dict[str, Any]) -> None:

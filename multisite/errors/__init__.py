@@ -10,7 +10,7 @@ May import: nothing of ours.
 from __future__ import annotations
 
 import errno
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 #: errors of a system that has run out of something, for which the site or file at hand is not to blame
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN})
@@ -276,7 +276,7 @@ class Problem:
 
     def as_dict(self) -> dict[str, object]:
         """Give all parts for ``--json``."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 def _shown(value: str) -> str:

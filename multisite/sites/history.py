@@ -90,6 +90,16 @@ def path_of(home: Home, name: str) -> str:
     return os.path.join(folder(home), quote(name, safe="") + SUFFIX)
 
 
+def paths(home: Home) -> dict[str, str]:
+    """Return the files of all histories that are there, by the site's name; none of a folder that cannot be read."""
+    there = folder(home)
+    try:
+        files = os.listdir(there)
+    except OSError:
+        return {}
+    return {name_of(file): os.path.join(there, file) for file in files if file.endswith(SUFFIX)}
+
+
 def name_of(file: str) -> str:
     """Return whose history a file of the folder is; "" for another file."""
     return unquote(file.removesuffix(SUFFIX)) if file.endswith(SUFFIX) else ""

@@ -63,9 +63,9 @@ def noted(home: Home) -> dict[str, str]:
     return {site: str(text) for site, text in StateFile(home, "relative").rows().items()}
 
 
-def problems(site: Site, home: Home) -> tuple[Problem, ...]:
-    """Return the warning about `site` as a problem."""
-    said = noted(home).get(site.name)
+def problems(site: Site, home: Home, known: dict[str, str] | None = None) -> tuple[Problem, ...]:
+    """Return the warning about `site` as a problem; `known` is what `noted` returns, where that is known."""
+    said = (noted(home) if known is None else known).get(site.name)
     return (Problem(site.file, said, "service", "location", severity="warning"),) if said else ()
 
 

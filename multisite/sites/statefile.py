@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -36,6 +37,21 @@ def sweep(directory: str) -> None:
                     os.unlink(item.path)
 
 
+def _key_of(file: str) -> str:
+    """Return what tells the documents of a home from those of another."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return _hashed(file, 0, 0)
+    return _hashed(file, status.st_dev, status.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _hashed(file: str, _device: int, _inode: int) -> str:
+    """Return the key of a file; a link that has come to lead elsewhere leads to another inode."""
+    return hashlib.sha256(os.path.realpath(file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
 class StateFile:
     """One document, named `kind`, of one home; two homes may share a directory.
 
@@ -44,7 +60,7 @@ class StateFile:
 
     def __init__(self, home: Home, kind: str, guides_us: bool = False) -> None:
         self._guides_us = guides_us
-        self.key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.key = _key_of(home.file)
         self.directory = home.state_dir
         self.path = os.path.join(self.directory, f"{kind}-{self.key}.json")
 

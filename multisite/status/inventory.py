@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multisite.control.draining import Drain
     from multisite.errors import Problem
     from multisite.sites.catalogue import Catalogue
-    from multisite.sites.claims import Ledger
+    from multisite.sites.claims import Names
     from multisite.sites.failures import Failure
     from multisite.sites.outages import Outages
     from multisite.sites.placements import Placements
@@ -190,11 +190,15 @@ class Inventory:
         return Client(self.home, believes=(sight.service_uid(self.home),) if os.geteuid() == 0 else ())
 
     @cached_property
-    def ledger(self) -> Ledger:
-        """The module names that the workers have given to sites; only read here."""
+    def _claims(self) -> dict[str, Names]:
+        """The module names that the workers have given to sites."""
         from multisite.sites import catalogue
 
-        return catalogue.ledger(self.home, lambda: self.catalogue)
+        return catalogue.ledger(self.home, lambda: self.catalogue).others("")
+
+    def claims_beside(self, site: str) -> dict[str, Names]:
+        """Return the module names that the workers have given to other sites than this one."""
+        return {name: held for name, held in self._claims.items() if name != site}
 
     @cached_property
     def failed_loads(self) -> dict[str, Failure]:
@@ -230,6 +234,20 @@ class Inventory:
         from multisite.sites import failures
 
         return failures.of_starts(self.home).all()
+
+    @cached_property
+    def histories(self) -> dict[str, str]:
+        """The files of the histories that are there, by the site's name."""
+        from multisite.sites import history
+
+        return history.paths(self.home)
+
+    @cached_property
+    def relative(self) -> dict[str, str]:
+        """The workers' warnings about relative paths, by the site's name."""
+        from multisite.sites import relativepaths
+
+        return relativepaths.noted(self.home)
 
     @cached_property
     def tallies(self) -> dict[str, Tally]:

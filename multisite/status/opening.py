@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from multisite.config.serving.development import simulated
 from multisite.config.trusted import TrustedProxies
 from multisite.sites.statefile import StateFile
 from multisite.status.metrics import CONTENT_TYPE, exposition
 from multisite.status.observed import Observed
 from multisite.status.page import StatusPage, Subject
-from multisite.status.rehearsal import Rehearsal, simulated
+from multisite.status.rehearsal import Rehearsal
 from multisite.status.web import attempts
 from multisite.status.web.admission import Admission
 from multisite.status.web.attempts import Attempts
@@ -34,7 +35,7 @@ def page_of(home: Home, catalogue_of: Callable[[], Catalogue], is_ours: Callable
     service = home.service
     proxies, counted = TrustedProxies(service.trusted_proxies), Attempts(StateFile(home, attempts.KIND, guides_us=True))
     admission = Admission(service.status_token, key_of(home), proxies, is_ours, counted)
-    count = simulated(dict(os.environ))
+    count = simulated(os.environ)
     observed: Subject = Rehearsal(count) if count else Observed(catalogue_of)
 
     def metrics() -> tuple[str, bytes]:

@@ -16,15 +16,7 @@ from multisite.status.web.sparkline import sparkline
 if TYPE_CHECKING:
     from multisite.status.inventory import Inventory
 
-VARIABLE = "MULTISITE_SIMULATE"  # of the environment: the number of sites
-MOST = 10_000
 LINES = 40
-
-
-def simulated(environ: dict[str, str]) -> int:
-    """Return how many invented sites the environment asks for, 0 for none."""
-    asked = environ.get(VARIABLE, "")
-    return min(int(asked), MOST) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 0
 
 
 class Rehearsal:

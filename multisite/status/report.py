@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from multisite.config.model import Home, Site, SiteFile
 from multisite.config.read import make_site
 from multisite.errors import ConnectFailed, MultisiteError, NeedsProcess, Problem
 from multisite.proxy.upstream import connect
-from multisite.sites import changes, figures, history, htpasswd, outages, relativepaths, sharing, troubles
+from multisite.sites import changes, figures, htpasswd, outages, relativepaths, sharing, troubles
 from multisite.sites.failures import MEMORY, part
 from multisite.sites.placement import (
     CAN_SPAWN,
@@ -186,13 +185,12 @@ class SiteReport:
     @cached_property
     def _counted(self) -> dict[str, Any]:
         sums, known = self.inventory.usage[0].get(self.site.name), self.inventory.known.get(self.site.name, {})
-        kept = history.path_of(self.inventory.home, self.site.name)
         return {
             **figures.counted(sums, known),
             **figures.started(known),
             "last_use": figures.last_use(sums, known),
             "cpu": figures.cpu(sums, known),
-            "history_file": kept if os.path.exists(kept) else None,
+            "history_file": self.inventory.histories.get(self.site.name),
         }
 
 
@@ -246,7 +244,7 @@ def _judged(inventory: Inventory, site: Site) -> SiteReport:
     placement, problems = _placement(site, inventory), faults_of(site, inventory.home)
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
-    doubts += relativepaths.problems(site, inventory.home) if placement.shareable else ()
+    doubts += relativepaths.problems(site, inventory.home, inventory.relative) if placement.shareable else ()
     # The workers have found that it needs a process, and its files have not changed since.
     is_kept_out = failure and failure.own_process and not failure.outdated and failure.basis == basis(inventory.home)
     if failure and placement.shareable and is_kept_out:
@@ -255,7 +253,7 @@ def _judged(inventory: Inventory, site: Site) -> SiteReport:
         failure = inventory.failed_starts.get(site.name)
     state, found = (
         _state(site, inventory, placement, faults, failure),
-        _problems_of(inventory, site.entry_name, problems),
+        _problems_of(inventory, site.entry_name, problems, None if site.host else site),
     )
     more = (found, faults, doubts, failure, saving(inventory, site))
     if inventory.hidden and site.share and sharing.is_examined(site, inventory.home):
@@ -271,10 +269,14 @@ def problems_of(inventory: Inventory, name: str) -> tuple[Problem, ...]:
     return _problems_of(inventory, name)
 
 
-def _problems_of(inventory: Inventory, name: str, faults: list[Problem] | None = None) -> tuple[Problem, ...]:
-    """Return what `problems_of` does; `faults` are those of the site's application, where they are known already."""
-    site = partial(inventory.catalogue.site, name)
-    return _each_once(inventory, _read(inventory, name), inventory.catalogue.entries[name].path, name, site, faults)
+def _problems_of(
+    inventory: Inventory, name: str, faults: list[Problem] | None = None, known: Site | None = None
+) -> tuple[Problem, ...]:
+    """Return what `problems_of` does; `known` and `faults`, those of its application, spare a second look."""
+    path = inventory.catalogue.entries[name].path
+    return _each_once(
+        inventory, _read(inventory, name), path, name, lambda: known or inventory.catalogue.site(name), faults
+    )
 
 
 def problems_of_file(inventory: Inventory, file: SiteFile) -> tuple[Problem, ...]:
@@ -292,7 +294,7 @@ def _each_once(
 ) -> tuple[Problem, ...]:
     """Add to the problems of a file those of the places that it names."""
     explained = {(problem.file, problem.key) for problem in found if problem.key}
-    of_site = partial(problems_of_site, home=inventory.home, faults=faults)
+    of_site = partial(problems_of_site, home=inventory.home, faults=faults, relative=inventory.relative)
     more = fenced(inventory, name, lambda: of_site(site()), partial(_unchecked, path, name))
     return (*found, *(one for one in dict.fromkeys(more) if (one.file, one.key) not in explained))
 
@@ -303,10 +305,18 @@ def _read(inventory: Inventory, name: str) -> tuple[Problem, ...]:
     return tuple(dict.fromkeys((*inventory.seen(entry.problems), *inventory.problems.get(entry.path, ()))))
 
 
-def problems_of_site(site: Site, home: Home, faults: list[Problem] | None = None) -> list[Problem]:
-    """Return the problems of a site's folders and program, wherever its file is; `faults`: see `_problems_of`."""
+def problems_of_site(
+    site: Site, home: Home, faults: list[Problem] | None = None, relative: dict[str, str] | None = None
+) -> list[Problem]:
+    """Return the problems of a site's folders and program, wherever its file is.
+
+    Args:
+        site, home: of which.
+        faults: those of its application, where they are known already.
+        relative: what `relativepaths.noted` returns, where that is known already.
+    """
     sessions = storage_problem(site, site.processes)
-    besides = [*([sessions] if sessions else []), *relativepaths.problems(site, home)]
+    besides = [*([sessions] if sessions else []), *relativepaths.problems(site, home, relative)]
     found = [
         *(faults_of(site, home) if faults is None else faults),
         *static_problems(site),
@@ -346,7 +356,7 @@ def _has_older(site: Site, inventory: Inventory, placement: Placement, failure: 
 def _placement(site: Site, inventory: Inventory) -> Placement:
     """Return where `site` runs: if it is examined, the place that the examination chose."""
     if not CAN_SPAWN or not sharing.is_examined(site, inventory.home):
-        return sharing.place_among(site, inventory.home, inventory.ledger.others(site.name))
+        return sharing.place_among(site, inventory.home, inventory.claims_beside(site.name))
     row = inventory.placements.of(site.name)
     if not row or not row.is_here or not site.share:
         return Placement("spawned", _why_not_here(site, inventory, row))
@@ -365,7 +375,7 @@ def _why_not_here(site: Site, inventory: Inventory, row: Row | None) -> str:
     if not site.share:
         return _why_apart(site, inventory, row)
     if not row or not (row.found.findings or row.held):
-        among = sharing.place_among(site, inventory.home, inventory.ledger.others(site.name))
+        among = sharing.place_among(site, inventory.home, inventory.claims_beside(site.name))
         if not among.shareable:
             return among.reason
     if not row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ from typing import IO
 import pytest
 from rich.cells import cell_len
 
-from multisite.cli.output import fitting, layout, printable, say_table, shortened
+from multisite.cli.output import LONG, fitting, layout, printable, say_json, say_table, shortened
 from tests.homes import TestHome
 
 WIDTHS = {"name": 10, "state": 10, "cpu": 6, "problems": 40}
@@ -263,3 +264,12 @@ def test_what_a_terminal_cannot_write_is_escaped(home: TestHome) -> None:
     for words in (("list",), ("status",), ("check",), ("show", "lost")):
         status, text = on_terminal(home, 60, *words, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
         assert status in (0, 1, 3) and "incident" not in text and text.isascii(), text
+
+
+def test_a_long_list_of_a_document_has_a_line_for_each_element(capsys: pytest.CaptureFixture[str]) -> None:
+    for count in (LONG, LONG + 1):
+        document = {"one": {"two": [1, {"é": None}]}, "sites": [{"name": f"s{number}"} for number in range(count)]}
+        say_json(document)
+        text = capsys.readouterr().out
+        assert json.loads(text) == document and text.isascii()
+        assert (text.count("\n") < 2 * count) is (count > LONG)

@@ -195,6 +195,20 @@ def test_quiet_prints_no_lines(home: pathlib.Path) -> None:
 
 
 @pytest.mark.servers
+def test_the_status_pages_may_show_invented_sites(home: pathlib.Path) -> None:
+    conf = home / "moya.conf"
+    refused = CliRunner().invoke(main, ["--home", str(home), "serve", "--simulate", "12"])
+    assert (
+        refused.exit_code == 1 and f"write status_domain = status.localhost into [service] of {conf}" in refused.stderr
+    )
+    conf.write_text(conf.read_text().replace("[service]\n", "[service]\nstatus_domain = status.localhost\n"))
+    with serving(home, "--simulate", "12") as (port, _):
+        assert get(port, "one.localhost")[0] == 200
+        status, page = get(port, "status.localhost")
+        assert status == 200 and "12 of 12 sites enabled" in page
+
+
+@pytest.mark.servers
 @pytest.mark.parametrize(("words", "shown"), [((), False), (("--debug",), True)])
 def test_tracebacks_are_shown_with_debug_alone(home: pathlib.Path, words: tuple[str, ...], shown: bool) -> None:
     with serving(home, *words) as (port, _):

@@ -15,7 +15,7 @@ from multisite.config.options import KNOWN, PUBLISHER_FILE
 from multisite.config.read import read_home
 from multisite.config.sections import PublisherOptions
 from multisite.config.serving import development, publisher
-from multisite.config.serving.development import OFF, Development
+from multisite.config.serving.development import MOST_SIMULATED, OFF, Development, simulated
 from multisite.config.serving.publisher import read_publisher
 from multisite.errors import pages
 from multisite.runner import debugger
@@ -177,3 +177,9 @@ def test_any_key_has_one_spelling(key: str) -> None:
     known = KNOWN[PUBLISHER_FILE]["publisher"]
     spelled = publisher.spelled(key, known)
     assert spelled == key or spelled in known
+
+
+def test_the_environment_says_how_many() -> None:
+    asked = ({}, {"MULTISITE_SIMULATE": "x"}, {"MULTISITE_SIMULATE": "-1"}, {"MULTISITE_SIMULATE": "12"})
+    assert [simulated(one) for one in asked] == [0, 0, 0, 12]
+    assert simulated({"MULTISITE_SIMULATE": "999999999"}) == MOST_SIMULATED

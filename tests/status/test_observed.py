@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
+import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from multisite.sites.catalogue import Catalogue
+from multisite.sites.catalogue import Catalogue, ledger
+from multisite.sites.claims import Ledger
 from multisite.status import observed
 from multisite.status.observed import NOT_YET, Observed
 from multisite.status.settings import MASK
@@ -98,3 +104,47 @@ def test_no_value_of_the_environment_is_shown(home: TestHome) -> None:
     assert shown["[env] HARMLESS"][0] == shown["[env] DATABASE"][0] == MASK
     assert shown["domains"] == ("blog.test", "sites-enabled/blog.ini:2")
     assert "hunter2" not in str(detail) and "yes-it-is" not in str(detail)
+
+
+# What a thousand sites cost
+
+
+def looks(work: Callable[[], object]) -> Counter[str]:
+    """Count the files that are opened, and the looks at places, while something is done."""
+    profile = cProfile.Profile()
+    profile.runcall(work)
+    found: Counter[str] = Counter()
+    for (_, _, name), (_, calls, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        word = re.fullmatch(r"<built-in method (?:posix|io)\.(open|stat|lstat|access|listdir|scandir)>", name)
+        if word:
+            found["open" if word[1] == "open" else "look"] += calls
+    return found
+
+
+def test_what_a_look_at_many_sites_costs_follows_their_number_and_is_little(tmp_path: Path) -> None:
+    """A document opens no file of a site that has been judged, and judging one looks at some places only.
+
+    The sites claim modules in the workers, which each of them is compared with.
+    """
+    costs = []
+    for number in (10, 30):
+        home = TestHome(tmp_path / str(number))
+        for index in range(number):
+            home.hello(f"site{index}")
+        catalogue, clock = read(home), Clock()
+        for name in catalogue.entries:
+            claiming(catalogue).acquire(name, {f"{name}_app": f"{home.path}/sites/{name}"})
+        watched = Observed(lambda catalogue=catalogue: catalogue, clock)  # type: ignore[misc]
+        first = looks(watched.document)
+        assert watched.document()["unseen"] == 0
+        clock.now += observed.FRESH + 1
+        costs.append((first, looks(watched.document)))
+    (first_10, again_10), (first_30, again_30) = costs
+    assert again_30["open"] == again_10["open"]
+    assert again_30["look"] - again_10["look"] <= 20 * 3
+    assert first_30["open"] - first_10["open"] <= 20 * 6
+    assert first_30["look"] - first_10["look"] <= 20 * 60
+
+
+def claiming(catalogue: Catalogue) -> Ledger:
+    return ledger(catalogue.home, lambda: catalogue)

@@ -8,7 +8,7 @@ from typing import Any
 
 from multisite.config.trusted import TrustedProxies
 from multisite.status.page import StatusPage
-from multisite.status.rehearsal import MOST, Rehearsal, simulated
+from multisite.status.rehearsal import Rehearsal
 from multisite.status.web.admission import Admission
 
 from .test_page import LIMIT, Elements, Visit
@@ -36,9 +36,3 @@ def test_nothing_can_be_done_to_them() -> None:
     pages = visit(20)
     same: dict[str, Any] = {"HTTP_SEC_FETCH_SITE": "same-origin"}
     assert pages("/", {"do": "reload"}, **same).status == 409
-
-
-def test_the_environment_says_how_many() -> None:
-    asked = ({}, {"MULTISITE_SIMULATE": "x"}, {"MULTISITE_SIMULATE": "-1"}, {"MULTISITE_SIMULATE": "12"})
-    assert [simulated(one) for one in asked] == [0, 0, 0, 12]
-    assert simulated({"MULTISITE_SIMULATE": "999999999"}) == MOST

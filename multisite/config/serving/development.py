@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 DEBUG, RELOAD, KEY, LOCALHOST = "MULTISITE_DEBUG", "MULTISITE_RELOAD", "MULTISITE_DEBUG_KEY", "MULTISITE_LOCALHOST"
 LINES = "MULTISITE_REQUEST_LINES"
+SIMULATE = "MULTISITE_SIMULATE"  # of how many invented sites the status pages show figures; also for other servers
+MOST_SIMULATED = 10_000
 #: variables that make frameworks raise their errors, rather than answer with their own page
 RAISING = {"FLASK_DEBUG": "1"}
 
@@ -62,3 +64,9 @@ def from_environ(environ: Mapping[str, str]) -> Development:
     """Return the settings in the environment."""
     debug, reload, lines, local = (environ.get(name) == "1" for name in (DEBUG, RELOAD, LINES, LOCALHOST))
     return Development(debug, reload, environ.get(KEY, ""), lines, local)
+
+
+def simulated(environ: Mapping[str, str]) -> int:
+    """Return how many invented sites the environment asks for, 0 for none."""
+    asked = environ.get(SIMULATE, "")
+    return min(int(asked), MOST_SIMULATED) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 0
