@@ -238,6 +238,25 @@ def test_sites_beyond_the_descriptors_get_the_reason_and_are_served_later(few: S
     assert few.get("runs") == first
 
 
+def test_a_process_that_could_not_be_made_holds_nothing(few: SupervisedHome) -> None:
+    """Every attempt makes its channels first: with those of failed ones kept, no site would ever start again."""
+    names = [f"s{number}" for number in range(24)]
+    for name in names:
+        few.app(name, HELLO)
+    refused = [name for name in names if available(few, name) != "hello"]
+    assert refused
+    assert any(noted.reason.startswith("fork and run: ") for noted in of_starts(few.home).all().values())
+    channels = Path(few.rundir.path) / "notify"
+    wait_until(lambda: len(os.listdir(channels)) == sum(map(bool, pids_of(few).values())))
+    first = next(name for name, pids in pids_of(few).items() if pids)
+    few.client.ask({"do": "stop", "site": first})
+    wait_until(lambda: available(few, first) == "hello")
+
+
+def pids_of(home: SupervisedHome) -> dict[str, list[int]]:
+    return {name: site["pids"] for name, site in home.status()["sites"].items()}
+
+
 def test_connections_that_take_all_descriptors_are_turned_away_and_hurt_nobody(few: SupervisedHome) -> None:
     few.site("blog")
     first = few.get("blog")

@@ -428,6 +428,7 @@ class Backend(Handed):
         return self.exit
 
     def cannot_spawn(self, reason: str, *, lacking: bool = False) -> Exit:
-        """Note that there is no process."""
+        """Note that there is no process, and give back what it would have reported through."""
+        self._close_channel()
         self.exit = Exit(self.state, reason, None, 0.0, lacking)
         return self.exit
