@@ -89,7 +89,7 @@ class Service(Dispatcher):
         default = home.defaults.get("warm")
         files = (entry.file for entry in self._catalogue.entries.values())
         is_warm = any(file.values.get("service", {}).get("warm", default) not in (None, "never") for file in files)
-        if home.router.subscription_server or home.router.stats or (self._elsewhere and is_warm):
+        if home.router.subscription_server or home.router.stats or home.cluster.url or (self._elsewhere and is_warm):
             _wake(home)
 
 

@@ -65,8 +65,9 @@ ROOMS = {
         "errors config logs sites control inprocess proxy runner",
     ),
     "supervisor": Room(
-        "one process per home that starts, watches and stops backends; `site/`, `process/` and `records/` inside",
-        "errors config logs sites control proxy router runner",
+        "one process per home that starts, watches and stops backends; `site/`, `process/`, `records/` and `cluster/` "
+        "inside",
+        "errors config logs sites control cluster proxy router runner",
     ),
     "status": Room(
         "what an administrator sees of a home: the report of each site, the document that all who show it read, and "

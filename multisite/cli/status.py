@@ -29,6 +29,7 @@ Examples:
   multisite status blog 'demo-*'
   multisite status --failed
   multisite status --watch 5
+  multisite status --cluster
   multisite --json status
 """
 HEADER = (
@@ -45,6 +46,7 @@ AFRESH = "\x1b[H\x1b[2J"
 
 @click.command(epilog=EPILOG, short_help="Show the state and the processes of all sites.")
 @wide_option
+@click.option("--cluster", is_flag=True, help="Show the machines of the cluster, and where sites run.")
 @click.option("--failed", is_flag=True, help="Show only sites that are broken, backoff or fatal.")
 @click.option(
     "--watch",
@@ -55,7 +57,9 @@ AFRESH = "\x1b[H\x1b[2J"
 )
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool, watch: str | None) -> None:
+def status(
+    session: Session, names: tuple[str, ...], cluster: bool, failed: bool, wide: bool, watch: str | None
+) -> None:
     """Show a summary, and a row for each enabled site or each site in NAME.
 
     Sites that need attention come first: those that cannot start, those that still serve an old version, those with
@@ -66,10 +70,13 @@ def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool, w
     Requests, errors, starts and processor time are sums over all processes that a site has had, also before the last
     restart of the supervisor; --json prints more of them. The exit status is 3 if an enabled site is broken, backoff or
     fatal.
+
+    With --cluster, a row for each machine in the registry of [cluster], a row for each site and machine on which it has
+    processes, and the failures on all machines.
     """
     pause, names = _pause(watch, names)
     while True:
-        sites = _show(session, names, failed, wide)
+        sites = _show_cluster(session, wide) if cluster else _show(session, names, failed, wide)
         if pause is None:
             return end(sites)
         sys.stdout.flush()
@@ -78,6 +85,13 @@ def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool, w
         if not session.as_json:
             again = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
             click.echo(AFRESH if again else "", nl=not again)
+
+
+def _show_cluster(session: Session, wide: bool) -> list[dict[str, Any]]:
+    from multisite.cli.node.clustertable import show
+
+    show(session, wide)
+    return []
 
 
 def _pause(watch: str | None, names: tuple[str, ...]) -> tuple[float | None, tuple[str, ...]]:
@@ -130,6 +144,10 @@ def _say_headline(session: Session, whole: dict[str, Any], requests: float | Non
     options = session.home.supervisor
     line = summed(whole, session.home.path, options.max_backends, options.memory_budget, requests, errors)
     say_paragraph(str(line))
+    if session.home.cluster.url and whole["supervisor"]:
+        from multisite.cli.node.clustertable import registry_line
+
+        say_paragraph(registry_line(session))
     if not session.hidden and not whole["supervisor"]:
         say_paragraph(_without(runtime_problem(session.home)))
 

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import cast
 
 from multisite.cluster.registry import Address, Registry
+from multisite.config.model import Home
+from multisite.errors import Problem
 
+_EXAMPLE = "write it like redis://10.0.0.1, sentinel://10.0.0.1:26379/mymaster or etcd://10.0.0.1:2379"
 GROUP = "multisite.registries"  # entry points of other packages, by the URL's scheme
 
 
@@ -43,6 +46,22 @@ def open_registry(url: str) -> Registry:
             library = (error.name or extra).partition(".")[0]
             raise ValueError(f"the library {library} is missing; pip install 'multisite-wsgi[{extra}]'") from None
     return _of_package(scheme, url)
+
+
+def problems(home: Home) -> list[Problem]:
+    """Return why the engine that moya.conf names cannot be used; nothing is connected."""
+    url = home.cluster.url
+    try:
+        if url:
+            open_registry(url)
+    except ValueError as error:
+        reason, _, remedy = str(error).partition("; ")
+        try:
+            shown = str(Address.parse(url))
+        except ValueError:
+            shown = url if "@" not in url else ""  # it may hold a password
+        return [Problem(home.file, reason, "cluster", "url", shown, remedy or _EXAMPLE)]
+    return []
 
 
 def _of_package(scheme: str, url: str) -> Registry:

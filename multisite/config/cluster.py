@@ -25,6 +25,9 @@ class ClusterOptions:
     )
     url: str = option(
         "text",
-        help="Redis server through which several machines share state; it has no effect yet.",
+        help="Registry through which the machines know each other: Redis (redis://HOST, rediss://HOST for TLS), Redis "
+        "behind Sentinel (sentinel://HOST:PORT,.../MASTER) or etcd (etcd://HOST:PORT,..., etcds:// for TLS). #NAME at "
+        "the end names the cluster, where several share an engine. Each needs its library: multisite-wsgi[redis] or "
+        "multisite-wsgi[etcd].",
         example="redis://10.0.0.1",
     )

@@ -81,7 +81,10 @@ _PURPOSE = {
         "router",
     ): "Nodes for hosts that no site claims. The mappers are tried in this order: map, pattern, the "
     "nodes that announced themselves, base, code, redis, sql, mappers, to.",
-    (HOME_FILE, "cluster"): "The machines that serve the same home.",
+    (
+        HOME_FILE,
+        "cluster",
+    ): "The machines that serve the same home, and the registry through which they know each other.",
     (HOME_FILE, "events"): "The recipients of events; see the page about the supervisor.",
     (HOME_FILE, "env"): "Environment of every site.",
     (PUBLISHER_FILE, "publisher"): "The server.",

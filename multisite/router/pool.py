@@ -6,8 +6,9 @@ A node is identified by its key and its address, never by the source of its pack
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from multisite.config import nodes
@@ -56,6 +57,7 @@ class Pool:
         self.counted: Counter[str] = Counter()
         self._members: dict[str, dict[str, Member]] = {}
         self._algorithms: dict[str, str] = {}
+        self._others: dict[str, tuple[str, dict[str, Member]]] = {}  # by key: algorithm and members of other machines
         self._numbers: OrderedDict[tuple[str, str], int] = OrderedDict()  # of signed packets, the oldest first
         self._count = 0
 
@@ -63,9 +65,11 @@ class Pool:
         return self._count
 
     def __iter__(self) -> Iterator[tuple[str, str, tuple[Member, ...]]]:
-        """Yield each key, its algorithm ("" for the usual one) and its members."""
-        for key, members in self._members.items():
-            yield key, self._algorithms.get(key, ""), tuple(members.values())
+        """Yield each key, its algorithm ("" for the usual one) and its members, those of other machines included."""
+        for key in dict.fromkeys((*self._members, *self._others)):
+            algorithm, others = self._others.get(key, ("", {}))
+            members = {**others, **self._members.get(key, {})}
+            yield key, self._algorithms.get(key, "") or algorithm, tuple(members.values())[:MOST_NODES]
 
     @property
     def remembered(self) -> int:
@@ -171,6 +175,42 @@ class Pool:
         self._algorithms.clear()
         self._count = 0
 
+    # Other machines
+
+    def shared(self, is_local: bool = False) -> dict[str, Any]:
+        """Return what other machines need to know: the nodes that announced themselves here and can be reached there.
+
+        Args:
+            is_local: the other machines are this one, at other addresses of the loopback interface.
+        """
+        found = {}
+        for key, members in self._members.items():
+            records = [_record(one.node) for one in members.values() if _is_reachable(one.node, is_local)]
+            if records:
+                found[key] = [self._algorithms.get(key, ""), records]
+        return found
+
+    def adopt(self, documents: Iterable[Mapping[str, Any]], now: float) -> bool:
+        """Take what other machines share; return whether workers have to read the pool again.
+
+        Args:
+            documents: from `shared`, one of each machine. One that is wrong counts for nothing.
+            now: monotonic seconds.
+        """
+        found: dict[str, tuple[str, dict[str, Member]]] = {}
+        for document in documents:
+            try:
+                for key, algorithm, members in islice(read(document), MOST_KEYS):
+                    known = found.setdefault(keys.normal(key), (algorithm, {}))[1]
+                    known.update({str(node): Member(node, seen=now) for node in members})
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+        if _addresses(found) == _addresses(self._others):
+            return False
+        self._others = found
+        self.generation += 1
+        return True
+
     # Documents
 
     def document(self) -> dict[str, Any]:
@@ -179,10 +219,16 @@ class Pool:
             key: [algorithm, [_record(member.node) for member in members]] for key, algorithm, members in iter(self)
         }
 
+    def _own(self) -> dict[str, Any]:
+        return {
+            key: [self._algorithms.get(key, ""), [_record(member.node) for member in members.values()]]
+            for key, members in self._members.items()
+        }
+
     def pack(self) -> dict[str, Any]:
         """Return all that a successor needs to know."""
         return {
-            "pool": self.document(),
+            "pool": self._own(),
             "numbers": [[key, address, number] for (key, address), number in self._numbers.items()],
             "counted": dict(self.counted),
         }
@@ -214,6 +260,23 @@ def read(document: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[Node, ..
     """
     for key, (algorithm, records) in document.items():
         yield key, algorithm if algorithm in ALGORITHMS else "", tuple(map(_of_record, records))
+
+
+def _addresses(found: Mapping[str, tuple[str, Mapping[str, Member]]]) -> dict[str, Any]:
+    return {
+        key: (algorithm, [_record(one.node) for one in members.values()]) for key, (algorithm, members) in found.items()
+    }
+
+
+def _is_reachable(node: Node, is_local: bool) -> bool:
+    """Tell whether other machines reach a node."""
+    host = node.endpoint.host
+    return bool(host) and (is_local or not is_loopback(host))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine alone."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _record(node: Node) -> list[Any]:

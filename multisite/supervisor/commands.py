@@ -38,6 +38,7 @@ class Commands:
         started: when this supervisor was.
         announced: describes the nodes that announced themselves.
         provisions: asks about unknown domains.
+        cluster: describes this machine among others.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Commands:
         started: float,
         announced: Callable[[], Answer],
         provisions: Provisions,
+        cluster: Callable[[], Answer],
     ) -> None:
-        self._announced, self._provisions = announced, provisions
+        self._announced, self._provisions, self._cluster = announced, provisions, cluster
         self._wakes = Wakes()
         self._context, self._sites, self._promotion = context, sites, promotion
         self._look_soon, self._begin_upgrade, self._started = look_soon, begin_upgrade, started
@@ -80,6 +82,9 @@ class Commands:
 
     def _do_nodes(self, _request: Answer, _connection: Caller) -> Answer:
         return {**self._announced(), "provisioned": self._provisions.describe()}
+
+    def _do_cluster(self, _request: Answer, _connection: Caller) -> Answer:
+        return self._cluster()
 
     def _do_provision(self, request: Answer, connection: Caller) -> Answer | None:
         self._context.servers.register(connection.pid, request.get("head_limits"))

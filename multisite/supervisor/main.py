@@ -21,6 +21,9 @@ from multisite.sites.failures import of_starts
 from multisite.sites.live import LiveHome
 from multisite.supervisor import planner
 from multisite.supervisor.accounts import Scales
+from multisite.supervisor.cluster import membership
+from multisite.supervisor.cluster.figures import Figures
+from multisite.supervisor.cluster.membership import Membership
 from multisite.supervisor.commands import Commands
 from multisite.supervisor.control import ControlSockets
 from multisite.supervisor.lifecycle import State
@@ -83,6 +86,7 @@ class Supervisor(Handed):
         _sites=PART.at("roster"),
         _subscriptions=given(lambda part, keep: part.pack(keep)),
         _provisions=PART,
+        _membership=PART,
         _control=given(lambda control, keep: control.pack(keep)).at("doors"),
     )
     ANEW = (
@@ -98,6 +102,7 @@ class Supervisor(Handed):
         "_upgrade",
         "_node_stats",
         "_events",
+        "_figures",
     )
 
     def __init__(
@@ -135,6 +140,8 @@ class Supervisor(Handed):
         self._subscriptions = Subscriptions(live.home, rundir, self._loop, state and state.get("subscriptions"))
         self._node_stats = NodeStats(self._loop, self._statistics)
         self._provisions = Provisions(self._loop, self._sites.claims, lambda: self._upgrade.is_due)
+        self._figures = Figures(live.home)
+        self._membership = Membership(live.home, self._loop, self._announced, self._others_changed)
         commands = Commands(
             self._context,
             self._sites,
@@ -144,6 +151,7 @@ class Supervisor(Handed):
             self._started,
             self._subscriptions.describe,
             self._provisions,
+            self._membership.describe,
         )
         if state:
             self.take_over(state)
@@ -167,6 +175,17 @@ class Supervisor(Handed):
     def _statistics(self) -> dict[str, Any]:
         me = {"version": __version__, "pid": os.getpid(), "uid": os.getuid(), "gid": os.getgid(), "cwd": os.getcwd()}
         return report.statistics(self._sites.home, self._subscriptions.describe(), me)
+
+    def _announced(self) -> dict[str, Any]:
+        """Return what other machines are told."""
+        sites = self._sites
+        pool = self._subscriptions.pool.shared(membership.is_local(self._membership.node))
+        figures = self._figures.of(sites.values(), sites.accounts, len(sites.catalogue.entries))
+        return {membership.FIGURES: figures, membership.POOL: pool}
+
+    def _others_changed(self, entries: dict[str, dict[str, Any]]) -> None:
+        pools = entries.get(membership.POOL, {})
+        self._subscriptions.adopt(pools[node] for node in sorted(pools) if node != self._membership.node)
 
     def look_soon(self) -> None:
         """Look at the configuration at the next turn."""
@@ -278,7 +297,7 @@ class Supervisor(Handed):
             for supervised in self._sites.busy:
                 self._loop.attempt(supervised.backends.read_forks)  # first learn whose process it is
             status, spent = kernel.reap(pid)
-            parts = (self._upgrade, self._preloaders, self._provisions, self._events)
+            parts = (self._upgrade, self._preloaders, self._provisions, self._events, self._membership)
             if any(part.ended(pid, status) for part in parts):
                 continue
             for supervised in self._sites.busy:
@@ -296,6 +315,7 @@ class Supervisor(Handed):
         self._loop.attempt(self._node_stats.tick, now, self._sites.home.router.stats)
         self._loop.attempt(self._provisions.tick, now)
         self._loop.attempt(self._events.tick, now)
+        self._loop.attempt(self._membership.tick, now, self._sites.home)
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
@@ -399,7 +419,8 @@ class Supervisor(Handed):
                 self._loop.attempt(step)
         for supervised in sites:
             supervised.backends.kill()
-        self._loop.attempt(self._events.close)
+        for step in (self._events.close, self._membership.close):
+            self._loop.attempt(step)
         for step in (orphans.all_children, self._sites.put_away, self._recover, self._servers.close):
             self._loop.attempt(step)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite.config.model import Home
@@ -116,6 +116,11 @@ class Subscriptions(Handed):
     @property
     def _published_generation(self) -> int:
         return self._publisher.published if self._publisher else (1 if not self._sockets else -1)
+
+    def adopt(self, documents: Iterable[Mapping[str, Any]]) -> None:
+        """Take the nodes that announced themselves to other machines."""
+        if self.pool.adopt(documents, self._loop.now()) and not self._publish_at:
+            self._publish_at = self._loop.now()
 
     def _open(self, address: str) -> None:
         try:

@@ -122,6 +122,49 @@ class _Quiet(Session):
         return contextlib.nullcontext(what)
 
 
+class ClusterFeed:
+    """The sites of all machines, as the registry has them: a row for each site and machine."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._found: dict[str, Any] = {}
+
+    def look(self) -> Glance:
+        """Look at all machines."""
+        from multisite.cli.node.clustertable import looked, registry_line
+
+        session = _Quiet(self._path)
+        found = self._found = looked(session)
+        summary = summed({"supervisor": None, "sites": []}, self._path, 0, None)
+        return Glance(time.time(), summary, cluster_rows(found), f"{registry_line(session)}; ")
+
+    def detail(self, name: str) -> Detail:
+        """Show the machine of a row."""
+        node = name.rpartition(" ")[2]
+        row: dict[str, Any] = next((one for one in self._found["nodes"] if one["node"] == node), {})
+        return Detail(name, [(key, str(row[key])) for key in ("host", "home", "version", "load") if key in row])
+
+    def act(self, action: str, name: str) -> str:
+        """Change nothing: that is for the machine itself."""
+        site, _, node = name.partition(" ")
+        return f"multisite {action} {site} works on {node}"
+
+
+def cluster_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row of `top` for each site and machine.
+
+    Args:
+        found: the document of `multisite.status.machines`.
+    """
+    blank: dict[str, Any] = {"enabled": True, "service": None, "problems": [], "reason": "", "failure": None}
+    rows = {f"{row['name']} {row['node']}": {**blank, **row} for row in found["sites"]}
+    for row in found["incidents"]:
+        key = f"{row['name']} {row['node']}"
+        known = rows.setdefault(key, {**blank, "state": "broken"})
+        known["failure"] = {"failure": row["cause"], "incident": row["incident"], "remedy": f"see {row['node']}"}
+    return [{**row, "name": name} for name, row in rows.items()]
+
+
 class SimulatedFeed:
     """Invented sites."""
 

@@ -1,0 +1,206 @@
+"""The program that talks to the registry's engine, in a process of its own: the supervisor never waits for an engine.
+
+``python -m multisite.cluster.agent`` has a socket at standard input. Both sides send lines of JSON. The first line that
+it reads has the URL (which may hold a password, and is no argument for that reason), and what was known before:
+
+    {"url": …, "version": [EPOCH, NUMBER] or null, "entries": {KIND: {KEY: VALUE}}}
+
+Then each of these may follow:
+
+    {"announce": {KIND: {KEY: VALUE}}}   all that this machine announces, from now on
+    {"ask": ID, "do": "lease" or "release" or "holder", …}
+    {"leave": true}                      withdraw all of it, and end
+
+It writes ``{"state": "connected" or "away", "reason": …}`` when that changes, ``{"version": …, "entries": …}`` when
+anything is different, and ``{"answer": ID, "result": …}`` or ``{"answer": ID, "error": …}``. It ends with the socket;
+what it announced then lives on for its time to live, which lets a new supervisor carry on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from multisite.cluster.engines import open_registry
+from multisite.cluster.localcopy import TTL, WITHDRAWN, Entries, LocalCopy
+from multisite.cluster.registry import EngineAway, Registry, Version
+
+POLL_EVERY = 1.0  # seconds between two looks at the version
+ANNOUNCE_EVERY = 2.0  # seconds between two announcements of the same
+HINTS_EVERY = 0.25  # seconds between two looks for which hints were the reason
+LEAVE_WITHIN = 1.0  # seconds that a farewell may take
+
+Message = dict[str, Any]
+_HINT: Message = {"hint": True}
+_END: Message = {"end": True}
+
+
+class Agent:
+    """Announces what is ours, and tells what the others announce.
+
+    Args:
+        tell: sends a message to the supervisor.
+    """
+
+    def __init__(self, registry: Registry, copy: LocalCopy, tell: Any) -> None:
+        self._registry, self._copy, self._tell = registry, copy, tell
+        self._own: Entries = {}
+        self._is_connected: bool | None = None
+        self._look_at = self._announce_at = self._hinted_at = 0.0
+
+    def run(self, messages: queue.Queue[Message]) -> None:
+        """Serve until there are no more messages."""
+        while True:
+            now = time.monotonic()
+            with contextlib.suppress(queue.Empty):
+                message = messages.get(timeout=max(0.0, min(self._look_at, self._announce_at) - now))
+                if message is _END or "leave" in message:
+                    return self._leave() if "leave" in message else None
+                self._take(message)
+            self._tick(time.monotonic())
+
+    def _take(self, message: Message) -> None:
+        if message is _HINT:
+            now = time.monotonic()
+            if self._is_connected:
+                self._look_at = min(self._look_at, max(now, self._hinted_at + HINTS_EVERY))
+                self._hinted_at = self._look_at
+        elif "announce" in message:
+            self._announce(message["announce"])
+        elif "ask" in message:
+            self._answer(message)
+
+    def _tick(self, now: float) -> None:
+        if now >= self._announce_at and self._is_connected:
+            self._announce(self._own)
+        if now >= self._look_at:
+            self._look_at = now + POLL_EVERY
+            self._attempt(self._look)
+        if self._copy.expire(now):
+            self._publish()
+
+    def _look(self) -> None:
+        version, known = self._registry.version(), self._copy.version
+        is_back = not self._is_connected
+        if is_back or version != known:
+            if is_back or not known or version.epoch != known.epoch:
+                self._announce_all(self._own)
+            if self._copy.take(self._registry.snapshot(), time.monotonic()) or known is None:
+                self._publish()
+
+    def _announce(self, own: Entries) -> None:
+        gone = [(kind, key) for kind, found in self._own.items() for key in found if key not in own.get(kind, ())]
+        self._own = own
+        self._announce_at = time.monotonic() + ANNOUNCE_EVERY
+        if self._is_connected:
+            self._attempt(lambda: self._announce_all(own, gone))
+
+    def _announce_all(self, own: Entries, gone: Iterable[tuple[str, str]] = ()) -> None:
+        for kind, key in gone:
+            self._registry.announce(kind, key, WITHDRAWN, TTL)
+        for kind, found in own.items():
+            for key, value in found.items():
+                self._registry.announce(kind, key, value, TTL)
+
+    def _attempt(self, do: Any) -> None:
+        """Ask the engine; tell when it is away, and when it is back."""
+        try:
+            do()
+        except EngineAway as error:
+            self._copy.away()
+            if self._is_connected is not False:
+                self._is_connected = False
+                self._tell({"state": "away", "reason": str(error)})
+        else:
+            if not self._is_connected:
+                self._is_connected = True
+                self._tell({"state": "connected", "reason": ""})
+
+    def _answer(self, message: Message) -> None:
+        registry, key, owner = self._registry, str(message.get("key")), str(message.get("owner"))
+        result: object = None
+        try:
+            if message["do"] == "lease":
+                result = registry.lease(key, owner, float(message["ttl"]))
+            elif message["do"] == "release":
+                registry.release(key, owner, int(message["number"]))
+            else:
+                result = registry.holder(key)
+        except EngineAway as error:
+            self._tell({"answer": message["ask"], "error": str(error)})
+        else:
+            self._tell({"answer": message["ask"], "result": result})
+
+    def _publish(self) -> None:
+        self._tell({"version": self._copy.version, "entries": self._copy.entries})
+
+    def _leave(self) -> None:
+        """Withdraw what is ours, if the engine answers at once."""
+        threading.Timer(LEAVE_WITHIN, _end).start()
+        with contextlib.suppress(EngineAway):
+            for kind, found in self._own.items():
+                for key in found:
+                    self._registry.announce(kind, key, WITHDRAWN, TTL)
+        _end()
+
+
+def _end() -> None:
+    os._exit(0)  # a thread may wait for the engine
+
+
+def _hints(registry: Registry, messages: queue.Queue[Message]) -> None:
+    """Pass on the engine's hints; without them there is still the next look."""
+    while True:
+        try:
+            if registry.changes(60.0):
+                messages.put(_HINT)
+        except EngineAway:
+            threading.Event().wait(POLL_EVERY)
+
+
+def _read(lines: Iterable[bytes], messages: queue.Queue[Message]) -> None:
+    for line in lines:
+        messages.put(json.loads(line))
+    messages.put(_END)
+
+
+def main() -> None:
+    """Serve the supervisor at standard input."""
+    connected = socket.socket(fileno=os.dup(0))
+    connected.setblocking(True)
+
+    def tell(message: Message) -> None:
+        connected.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    lines = connected.makefile("rb")
+    first = json.loads(lines.readline() or b"{}")
+    if not first:
+        return
+    try:
+        registry = open_registry(first["url"])
+    except ValueError as error:
+        tell({"state": "refused", "reason": str(error)})
+        return
+    version = first["version"]
+    copy = LocalCopy(Version(*version) if version else None, first["entries"])
+    messages: queue.Queue[Message] = queue.Queue()
+    for call, argument in ((_read, lines), (_hints, registry)):
+        threading.Thread(target=call, args=(argument, messages), daemon=True).start()
+    try:
+        Agent(registry, copy, tell).run(messages)
+    except OSError:
+        _end()  # the supervisor has gone
+    except Exception as error:
+        tell({"state": "away", "reason": f"{type(error).__name__}: {error}"})
+    _end()
+
+
+if __name__ == "__main__":
+    main()

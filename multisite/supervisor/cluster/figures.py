@@ -1,0 +1,75 @@
+"""What a machine tells the others of itself: its load, its awake sites, and those that fail."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from multisite.config.model import Home
+from multisite.sites.failures import Failure, LastFailures, of_starts
+from multisite.supervisor.accounts import Accounts
+from multisite.supervisor.lifecycle import State
+from multisite.supervisor.site.supervised import SupervisedSite
+
+MOST_SITES = 1000  # that are told of one by one
+MOST_INCIDENTS = 50
+LONGEST_CAUSE = 200  # characters
+
+
+class Figures:
+    """The figures of a home.
+
+    Args:
+        home: whose failures are told.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._noted = [LastFailures(home), of_starts(home)]
+        self._stamps: list[tuple[int, ...]] = []
+        self._incidents: list[list[Any]] = []
+
+    def of(self, sites: Iterable[SupervisedSite], accounts: Accounts, enabled: int) -> dict[str, Any]:
+        """Return them for JSON: each site as state, processes, requests so far and requests in flight.
+
+        Args:
+            sites: that are supervised.
+            accounts: what they have used.
+            enabled: how many sites there are.
+        """
+        awake = {one.site.name: _row(one, accounts) for one in sites if one.pids or one.state is not State.STOPPED}
+        return {
+            "sites": enabled,
+            "processes": sum(row[1] for row in awake.values()),
+            "load": round(os.getloadavg()[0], 2),
+            "awake": dict(list(awake.items())[:MOST_SITES]),
+            "incidents": self._failing(),
+        }
+
+    def _failing(self) -> list[list[Any]]:
+        """Return name, incident, time and cause of the newest failures that visitors see."""
+        stamps = [_stamp(one.path) for one in self._noted]
+        if stamps != self._stamps:
+            self._stamps = stamps
+            found = [pair for noted in self._noted for pair in noted.all().items() if _is_seen(*pair)]
+            found.sort(key=lambda pair: -pair[1].at)
+            self._incidents = [[name, one.incident, one.at, one.reason[:LONGEST_CAUSE]] for name, one in found]
+            del self._incidents[MOST_INCIDENTS:]
+        return self._incidents
+
+
+def _row(one: SupervisedSite, accounts: Accounts) -> list[Any]:
+    return [one.state.value, len(one.pids), accounts.total(one).requests, one.figures().in_flight or 0]
+
+
+def _is_seen(name: str, failure: Failure) -> bool:
+    return "\n" not in name and not failure.own_process and time.time() - failure.at < 86400
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ino

@@ -1,0 +1,277 @@
+"""This machine among others: what it announces to the registry, and what it knows of the others.
+
+The entries survive: a program that replaces us receives them, and one that starts later reads them from the state
+directory. They count until their owners have had time to announce them again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from multisite import __version__
+from multisite.cluster import nodes
+from multisite.cluster.registry import Address
+from multisite.config.model import Home
+from multisite.router.pool import is_loopback
+from multisite.sites.statefile import StateFile
+from multisite.supervisor.cluster.agentprocess import AgentProcess, Message
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.reexec import Handed, kept
+
+NODE, FIGURES, POOL = "node", "figures", "pool"  # kinds of entries; the key of each is the node's name
+LOOK_EVERY = 1.0  # seconds between two looks at what there is to announce
+START_EVERY = 5.0  # seconds between two starts of the process that talks to the engine
+REFUSED_FOR = 60.0  # seconds after which a library may have been installed
+STORE_EVERY = 5.0
+LEAVE_WITHIN = 2.0
+NO_REGISTRY = "moya.conf names no [cluster] url"
+
+Done = Callable[[Any, str], None]  # the result, and why there is none
+
+_log = logging.getLogger("multisite.cluster")
+
+
+class Membership(Handed):
+    """The registry as the supervisor knows it.
+
+    Args:
+        figures: returns what is to be announced beside the node: kind → value of JSON.
+        changed: is called with what the others announce: kind → node → value.
+
+    Attributes:
+        node: the name of this machine, "" without a registry.
+        state: "" without a registry, "connecting", "connected", "away" or "refused".
+        reason: why it is not connected.
+        since: Unix seconds since which the state is so.
+    """
+
+    KEPT = kept("state reason since _begun _entries _version")
+    ANEW = (
+        *("node", "_loop", "_home", "_figures", "_changed", "_agent", "_asked", "_questions"),
+        *("_look_at", "_start_at", "_store_at", "_stored", "_said"),
+    )
+
+    def __init__(
+        self,
+        home: Home,
+        loop: Loop,
+        figures: Callable[[], dict[str, Any]],
+        changed: Callable[[dict[str, dict[str, Any]]], None],
+    ) -> None:
+        self._loop, self._figures, self._changed = loop, figures, changed
+        self._home: Home | None = None
+        self.node = self.state = self.reason = ""
+        self.since = self._begun = round(time.time(), 3)
+        self._entries: dict[str, dict[str, str]] = {}
+        self._version: list[Any] | None = None
+        self._agent: AgentProcess | None = None
+        self._asked: dict[int, Done] = {}
+        self._questions = 0
+        self._look_at = self._start_at = self._store_at = 0.0
+        self._said: dict[str, dict[str, str]] = {}
+        if home.cluster.url:
+            self._recall(home)
+        self._stored = self._entries
+
+    def _recall(self, home: Home) -> None:
+        """Read what an earlier supervisor knew."""
+        known = StateFile(home, "cluster", guides_us=True).rows()
+        if known.get("url") == str(_address(home)) and isinstance(known.get("entries"), dict):
+            self._entries = {kind: dict(found) for kind, found in known["entries"].items()}
+            self._version = known.get("version")
+
+    def tick(self, now: float, home: Home) -> None:
+        """Follow the configuration, and announce what is new."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY
+        if home is not self._home:
+            self._follow(home)
+        if not home.cluster.url:
+            return
+        if not (self._agent and self._agent.is_open) and now >= self._start_at:
+            self._start_at = now + START_EVERY
+            self._start(home)
+        self._announce()
+        if now >= self._store_at and self._stored is not self._entries:
+            self._store_at = now + STORE_EVERY
+            self._store(home)
+
+    def _follow(self, home: Home) -> None:
+        former, self._home = self._home, home
+        if former and former.cluster == home.cluster:
+            return
+        self.node = _name(home) if home.cluster.url else ""
+        if former and former.cluster.url != home.cluster.url:
+            self._forget()
+        elif self._entries:
+            self._changed(self.entries())
+        if not home.cluster.url:
+            self.state = self.reason = ""
+        elif not self.state or former or self.state == "refused":
+            self._become("connecting", "")
+
+    def _forget(self) -> None:
+        """Leave an engine that is not ours any more."""
+        if self._agent:
+            self._agent.leave(LEAVE_WITHIN)
+        self._agent_is_gone("moya.conf names another [cluster] url")
+        self._entries, self._version, self._start_at = {}, None, 0.0
+        self._changed({})
+
+    def _start(self, home: Home) -> None:
+        first = {"url": home.cluster.url, "version": self._version, "entries": self._entries}
+        self._said = {}
+        try:
+            self._agent = AgentProcess(first, self._loop, self._heard)
+        except OSError as error:
+            _log.error("[cluster]: cannot start the process that talks to the engine: %s", error.strerror)
+
+    def _announce(self) -> None:
+        if not (self._agent and self._agent.is_open and self._home):
+            return
+        said = {kind: {self.node: json.dumps(value, separators=(",", ":"))} for kind, value in self._ours().items()}
+        if said != self._said:
+            self._said = said
+            self._agent.write({"announce": said})
+
+    def _ours(self) -> dict[str, Any]:
+        assert self._home
+        node = {
+            "host": socket.gethostname(),
+            "home": self._home.path,
+            "pid": os.getpid(),
+            "version": __version__,
+            "since": self._begun,
+        }
+        return {NODE: node, **self._figures()}
+
+    # What the agent says
+
+    def _heard(self, message: Message) -> None:
+        if "state" in message:
+            self._become(message["state"], message["reason"])
+            if self.state == "refused":
+                self._start_at = self._loop.now() + REFUSED_FOR
+        elif "entries" in message:
+            self._entries, self._version = message["entries"], message["version"]
+            self._changed(self.entries())
+        elif "answer" in message:
+            done = self._asked.pop(message["answer"], None)
+            if done:
+                done(message.get("result"), message.get("error", ""))
+
+    def _become(self, state: str, reason: str) -> None:
+        if (state, reason) == (self.state, self.reason):
+            return
+        before, self.state, self.reason = self.state, state, reason
+        address = _address(self._home)
+        if state == "away" and before != "away":
+            then = "what is known of the other machines stays as it is; sites are served"
+            _log.warning("the registry %s is away: %s; %s", address, reason, then)
+        elif state == "refused":
+            _log.error("[cluster] url = %s: %s", address, reason)
+        elif state == "connected" and before == "away":
+            _log.info("the registry %s is back after %.0f s", address, time.time() - self.since)
+        if state != before:
+            self.since = round(time.time(), 3)
+
+    # What others want
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Return what is known: kind → node → what that node announced."""
+        return {kind: dict(_read(found)) for kind, found in self._entries.items()}
+
+    def lease(self, key: str, owner: str, ttl: float, done: Done) -> None:
+        """Take a lease or renew it (`Registry.lease`); `done` gets its number or None later, or why nobody knows."""
+        self._ask({"do": "lease", "key": key, "owner": owner, "ttl": ttl}, done)
+
+    def release(self, key: str, owner: str, number: int, done: Done = lambda _result, _error: None) -> None:
+        """Give a lease back (`Registry.release`)."""
+        self._ask({"do": "release", "key": key, "owner": owner, "number": number}, done)
+
+    def holder(self, key: str, done: Done) -> None:
+        """Ask who has a lease (`Registry.holder`); `done` gets a list of owner and number, or None."""
+        self._ask({"do": "holder", "key": key}, done)
+
+    def _ask(self, question: Message, done: Done) -> None:
+        if not (self._agent and self._agent.is_open):
+            return done(None, self.reason or ("the registry is not reached yet" if self.node else NO_REGISTRY))
+        self._questions += 1
+        self._asked[self._questions] = done
+        self._agent.write({"ask": self._questions, **question})
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what commands show; times are Unix seconds."""
+        if not self.node:
+            return {"url": "", "node": "", "state": "", "reason": "", "since": None, "entries": {}}
+        engine = {"url": str(_address(self._home)), "state": self.state, "reason": self.reason, "since": self.since}
+        return {**engine, "node": self.node, "entries": self.entries()}
+
+    # The end
+
+    def ended(self, pid: int, status: int) -> bool:
+        """Handle the end of a process; False if it is not ours."""
+        if not self._agent or pid != self._agent.pid:
+            return False
+        self._agent.ended(status)
+        self._agent_is_gone("the process that talks to the engine has ended")
+        if self.state == "connected":
+            self._become("connecting", "")
+        return True
+
+    def _agent_is_gone(self, reason: str) -> None:
+        asked, self._asked, self._agent = self._asked, {}, None
+        for done in asked.values():
+            done(None, reason)
+
+    def _store(self, home: Home) -> None:
+        document = {"url": str(_address(home)), "version": self._version, "entries": self._entries}
+        if StateFile(home, "cluster", guides_us=True).store(document):
+            self._stored = self._entries
+
+    def close(self) -> None:
+        """Withdraw this machine: the supervisor exits."""
+        if self._agent and self._home:
+            self._store(self._home)
+            self._agent.leave(LEAVE_WITHIN)
+            self._agent_is_gone("the supervisor exits")
+
+
+def is_local(node: str) -> bool:
+    """Tell whether a node is one of several on this machine, at addresses of the loopback interface."""
+    return is_loopback(node.rpartition(":")[0].strip("[]"))
+
+
+def _address(home: Home | None) -> Address | str:
+    """Return the URL without a password."""
+    try:
+        return Address.parse(home.cluster.url if home else "")
+    except ValueError:
+        return "(not a URL)"
+
+
+def _name(home: Home) -> str:
+    """Return the name of this machine in the cluster."""
+    try:
+        return str(nodes.own(home))
+    except nodes.UnknownNode:
+        return socket.gethostname()  # `multisite check` says why
+
+
+def _read(found: Mapping[str, str]) -> list[tuple[str, Any]]:
+    """Return the values that are JSON: whoever can write to the engine may have written anything."""
+    values = []
+    for key, text in found.items():
+        try:
+            values.append((key, json.loads(text)))
+        except (ValueError, RecursionError):
+            continue
+    return values

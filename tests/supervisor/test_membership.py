@@ -1,0 +1,239 @@
+"""Two machines of one cluster, with real engines: what each knows of the other, whatever happens to the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from multisite.router import announcement
+from multisite.router.announcement import Announcement
+from multisite.router.published import Subscribed
+from tests.cluster import programs
+from tests.cluster.programs import Engine
+
+from .harness import SupervisedHome, supervised, wait_until
+
+pytestmark = pytest.mark.servers
+
+FIRST, SECOND = "127.0.0.2:8000", "127.0.0.3:8000"
+CONF = """[cluster]
+url = {url}
+nodes = 127.0.0.2:8000, 127.0.0.3:8000
+node = {node}
+[router]
+subscription_server = {path}/s.sock
+"""
+
+
+def conf(url: str, node: str, path: Path) -> str:
+    return CONF.format(url=url, node=node, path=path)
+
+
+class Pair(NamedTuple):
+    engine: Engine
+    first: SupervisedHome
+    second: SupervisedHome
+
+
+@pytest.fixture(scope="module", params=list(programs.ENGINES))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Both have a site that runs."""
+    folder = tmp_path_factory.mktemp("pair")
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(programs.running(request.param, folder / "engine"))
+        homes = []
+        for name, node in (("first", FIRST), ("second", SECOND)):
+            home = stack.enter_context(supervised(folder / name, conf(engine.url, node, folder / name)))
+            home.site(f"of-{name}")
+            home.get(f"of-{name}")
+            homes.append(home)
+        yield Pair(engine, *homes)
+
+
+def told(home: SupervisedHome) -> dict[str, Any]:
+    return home.client.ask({"do": "cluster"})
+
+
+def known(home: SupervisedHome) -> set[str]:
+    return set(told(home)["entries"].get("node", ()))
+
+
+def test_each_knows_the_other(pair: Pair) -> None:
+    for home in (pair.first, pair.second):
+        wait_until(lambda home=home: known(home) == {FIRST, SECOND} and told(home)["state"] == "connected")
+    found = told(pair.second)
+    assert found["node"] == SECOND
+    assert found["entries"]["node"][FIRST]["home"] == str(pair.first.path)
+    assert found["entries"]["node"][FIRST]["pid"] == pair.first.pid
+
+
+def test_each_knows_what_runs_at_the_other(pair: Pair) -> None:
+    def row() -> list[Any]:
+        figures = told(pair.second)["entries"].get("figures", {}).get(FIRST, {})
+        found: list[Any] = figures.get("awake", {}).get("of-first", [])
+        return found
+
+    wait_until(lambda: row()[:2] == ["running", 1])
+
+
+def test_the_command_line_shows_all_machines(pair: Pair) -> None:
+    home = pair.first
+    wait_until(lambda: {"of-first", "of-second"} <= {row["name"] for row in cluster(home)["sites"]})
+    assert [row["node"] for row in cluster(home)["nodes"]] == [FIRST, SECOND]
+    text = multisite(home, "status", "--cluster")
+    assert f"registry {pair.engine.url} connected for" in text
+    assert f"this machine is {FIRST}" in text
+    assert f"registry {pair.engine.url} connected for" in multisite(home, "status")
+
+
+def cluster(home: SupervisedHome) -> dict[str, Any]:
+    return dict(json.loads(multisite(home, "--json", "status", "--cluster")))
+
+
+def multisite(home: SupervisedHome, *words: str) -> str:
+    """Run a command; returns what it printed, without line breaks of its own."""
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True, env={**os.environ, "COLUMNS": "400"})
+    return done.stdout
+
+
+def test_a_node_that_announced_itself_to_one_router_is_known_to_all(pair: Pair) -> None:
+    workers = Subscribed(pair.second.rundir.path)
+
+    def keys() -> dict[str, str]:
+        workers.look()
+        return {key: str(group.nodes[0]) for key, group in workers.entries() if group}
+
+    say(pair.first, Announcement("a.example", "127.0.0.1:3031"))
+    wait_until(lambda: keys() == {"a.example": "127.0.0.1:3031"})
+    say(pair.second, Announcement("a.example", "127.0.0.1:3032"))
+    say(pair.first, Announcement("a.example", "127.0.0.1:3031", leaves=True))
+    wait_until(lambda: keys() == {"a.example": "127.0.0.1:3032"})
+
+
+def say(home: SupervisedHome, announced: Announcement) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(announcement.write(announced), str(home.path / "s.sock"))
+
+
+def test_an_engine_that_is_away_or_empty_costs_no_request_and_no_machine(pair: Pair) -> None:
+    for home in (pair.first, pair.second):
+        wait_until(lambda home=home: known(home) == {FIRST, SECOND})
+    pair.engine.kill()
+    wait_until(lambda: told(pair.second)["state"] == "away")
+    for _ in range(20):
+        pair.first.get("of-first")
+        assert known(pair.second) == {FIRST, SECOND}
+    pair.engine.empty()
+    pair.engine.start()
+
+    def is_back() -> bool:
+        """Nobody has been forgotten meanwhile."""
+        pair.first.get("of-first")
+        found = told(pair.second)
+        assert set(found["entries"]["node"]) == {FIRST, SECOND}
+        return bool(found["state"] == "connected")
+
+    wait_until(is_back)
+    wait_until(lambda: announced(pair.engine.url) == {FIRST, SECOND})
+
+
+def announced(url: str) -> set[str]:
+    """The machines that the engine itself knows."""
+    from multisite.cluster.engines import open_registry
+
+    return set(open_registry(url).snapshot().entries.get("node", ()))
+
+
+def test_a_new_program_keeps_what_is_known(pair: Pair) -> None:
+    wait_until(lambda: known(pair.first) == {FIRST, SECOND})
+    pair.engine.freeze()
+    try:
+        wait_until(lambda: told(pair.first)["state"] == "away")
+        os.kill(pair.first.pid, signal.SIGUSR2)
+        wait_until(lambda: told(pair.first)["state"] == "away" and known(pair.first) == {FIRST, SECOND})
+    finally:
+        pair.engine.thaw()
+    wait_until(lambda: told(pair.first)["state"] == "connected")
+    assert known(pair.first) == {FIRST, SECOND}
+
+
+def test_the_process_that_talks_to_the_engine_may_be_killed(pair: Pair) -> None:
+    os.kill(agent(pair.first.pid), signal.SIGKILL)
+    wait_until(lambda: told(pair.first)["state"] == "connecting")
+    wait_until(lambda: told(pair.first)["state"] == "connected")
+    assert known(pair.first) == {FIRST, SECOND}
+
+
+def agent(supervisor: int) -> int:
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            if int(stat[1]) == supervisor and b"multisite.cluster.agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    raise AssertionError("there is none")
+
+
+def test_a_supervisor_that_exits_is_withdrawn(pair: Pair) -> None:
+    """This is the last test of the pair."""
+    wait_until(lambda: known(pair.first) == {FIRST, SECOND})
+    pair.second.close()
+    wait_until(lambda: known(pair.first) == {FIRST})
+
+
+def test_a_failover_costs_no_request(tmp_path: Path) -> None:
+    first = programs.redis(tmp_path / "redis1")
+    second = programs.redis(tmp_path / "redis2", "--replicaof", "127.0.0.1", str(first.port))
+    watcher = programs.sentinel(tmp_path / "sentinel", first.port)
+    try:
+        for engine in (first, second, watcher):
+            engine.start()
+        with supervised(tmp_path / "home", conf(watcher.url, FIRST, tmp_path / "home")) as home:
+            home.site("blog")
+            home.get("blog")
+            wait_until(lambda: told(home)["state"] == "connected" and known(home) == {FIRST})
+            wait_until(lambda: is_replicated(watcher.port))
+            first.kill()
+
+            def has_moved() -> bool:
+                home.get("blog")
+                assert known(home) == {FIRST}
+                return FIRST in at(second)
+
+            wait_until(lambda: told(home)["state"] == "away")
+            wait_until(lambda: has_moved() and told(home)["state"] == "connected")
+    finally:
+        for engine in (first, second, watcher):
+            engine.kill()
+
+
+def is_replicated(port: int) -> bool:
+    import redis
+
+    return bool(redis.Redis(port=port).execute_command("SENTINEL", "REPLICAS", "main"))
+
+
+def at(engine: Engine) -> str:
+    import redis
+
+    return json.dumps(redis.Redis(port=engine.port, decode_responses=True).hkeys("multisite:{default}:entries"))
+
+
+def test_a_library_that_is_missing_is_told(tmp_path: Path) -> None:
+    with supervised(tmp_path, "[cluster]\nurl = consul://me:secret@10.0.0.1\n") as home:
+        home.site("blog")
+        home.get("blog")
+        wait_until(lambda: told(home)["state"] == "refused")
+        found = told(home)
+        assert "there is no engine consul" in found["reason"]
+        assert found["url"] == "consul://10.0.0.1"
