@@ -8,6 +8,7 @@ it reads has the URL (which may hold a password, and is no argument for that rea
 Then each of these may follow:
 
     {"announce": {KIND: {KEY: VALUE}}}   all that this machine announces, from now on
+    {"publish": {KEY: VALUE} or null, "owner": NODE}   Traefik's keys, which one machine writes
     {"ask": ID, "do": "lease" or "release" or "holder", …}
     {"leave": true}                      withdraw all of it, and end
 
@@ -28,6 +29,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from multisite.cluster import traefik
 from multisite.cluster.engines import open_registry
 from multisite.cluster.localcopy import TTL, WITHDRAWN, Entries, LocalCopy
 from multisite.cluster.registry import EngineAway, Registry, Version
@@ -35,6 +37,7 @@ from multisite.cluster.registry import EngineAway, Registry, Version
 POLL_EVERY = 1.0  # seconds between two looks at the version
 ANNOUNCE_EVERY = 2.0  # seconds between two announcements of the same
 HINTS_EVERY = 0.25  # seconds between two looks for which hints were the reason
+PUBLISHING = "publish"  # the lease of the one machine that writes the map
 LEAVE_WITHIN = 1.0  # seconds that a farewell may take
 
 Message = dict[str, Any]
@@ -52,6 +55,9 @@ class Agent:
     def __init__(self, registry: Registry, copy: LocalCopy, tell: Any) -> None:
         self._registry, self._copy, self._tell = registry, copy, tell
         self._own: Entries = {}
+        self._map: dict[str, str] | None = None  # for Traefik
+        self._owner = ""
+        self._written: tuple[int, dict[str, str]] | None = None  # our lease then, and the map
         self._is_connected: bool | None = None
         self._look_at = self._announce_at = self._hinted_at = 0.0
 
@@ -74,6 +80,10 @@ class Agent:
                 self._hinted_at = self._look_at
         elif "announce" in message:
             self._announce(message["announce"])
+        elif "publish" in message:
+            former, self._map, self._owner = self._map, message["publish"], message["owner"]
+            if former != self._map and self._is_connected:
+                self._attempt(self._write)
         elif "ask" in message:
             self._answer(message)
 
@@ -91,6 +101,7 @@ class Agent:
         is_back = not self._is_connected
         if is_back or version != known:
             if is_back or not known or version.epoch != known.epoch:
+                self._written = None
                 self._announce_all(self._own)
             if self._copy.take(self._registry.snapshot(), time.monotonic()) or known is None:
                 self._publish()
@@ -108,6 +119,22 @@ class Agent:
         for kind, found in own.items():
             for key, value in found.items():
                 self._registry.announce(kind, key, value, TTL)
+        self._write()
+
+    def _write(self) -> None:
+        """Write the map, if we are the one who does."""
+        if self._map is None and not self._written:
+            return
+        number = self._registry.lease(PUBLISHING, self._owner, TTL)
+        if number is None:
+            self._written = None
+            return
+        if self._written != (number, self._map):
+            self._registry.publish(traefik.PREFIXES, self._map or {})
+            self._written = number, dict(self._map or {})
+        if self._map is None:
+            self._registry.release(PUBLISHING, self._owner, number)
+            self._written = None
 
     def _attempt(self, do: Any) -> None:
         """Ask the engine; tell when it is away, and when it is back."""

@@ -18,7 +18,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import requests
@@ -29,6 +29,7 @@ from multisite.cluster.registry import ANSWERS_WITHIN, Address, EngineAway, Snap
 
 _T = TypeVar("_T")
 PORT = 2379
+MOST_AT_ONCE = 100  # operations in a transaction; etcd takes 128
 
 
 class EtcdRegistry:
@@ -179,6 +180,23 @@ class EtcdRegistry:
         request = {"key": _b64(path)}
         answer = self._call(lambda client: dict(client.post(client.get_url("/kv/range"), json=request)))
         return _held(answer["kvs"][0]) if answer.get("kvs") else None
+
+    def publish(self, prefixes: tuple[str, ...], values: Mapping[str, str]) -> None:
+        """Write keys for other programs, so many at once as etcd allows."""
+        known: dict[str, str] = {}
+        for prefix in prefixes:
+            request = {"request_range": {"key": _b64(prefix), "range_end": _b64(_end(prefix))}}
+            answer = self._transact({"compare": [], "success": [request], "failure": []})
+            pairs = answer["responses"][0]["response_range"].get("kvs", ())
+            known |= {_text_of(pair["key"]): _text_of(pair.get("value", "")) for pair in pairs}
+        operations: list[dict[str, Any]] = [
+            {"request_put": {"key": _b64(key), "value": _b64(value)}}
+            for key, value in values.items()
+            if known.get(key) != value
+        ]
+        operations += [{"request_delete_range": {"key": _b64(key)}} for key in known if key not in values]
+        for start in range(0, len(operations), MOST_AT_ONCE):
+            self._transact({"compare": [], "success": operations[start : start + MOST_AT_ONCE], "failure": []})
 
     # etcd's own leases
 

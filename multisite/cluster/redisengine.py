@@ -10,6 +10,7 @@ All keys begin with ``multisite:{NAME}:``. The braces keep them on one server of
 | ``expires`` | sorted set: ``KIND KEY`` → milliseconds of the server's clock until which it counts |
 | ``lease:KEY`` | ``NUMBER OWNER``, with a time to live |
 | ``fence`` | the last number of any lease |
+| ``published`` | hash: what `publish` wrote, by key |
 
 Each change is one script, and so is each look: nobody sees half of one. A failover may lose the last moments, because
 Redis replicates later; so leases are best effort. Their numbers still grow: they are at least the server's clock.
@@ -18,6 +19,7 @@ Redis replicates later; so leases are best effort. Their numbers still grow: the
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any, cast
 
 import redis
@@ -170,6 +172,24 @@ class RedisRegistry:
     def release(self, key: str, owner: str, number: int) -> None:
         """Give a lease back."""
         self._run(self._release, [f"{self._prefix}lease:{key}"], f"{number} {owner}")
+
+    def publish(self, prefixes: tuple[str, ...], values: Mapping[str, str]) -> None:
+        """Write keys for other programs; those that were written before are in a hash."""
+        index = f"{self._prefix}published"
+        try:
+            known = cast("dict[str, str]", self._client.hgetall(index))
+            changed = {key: value for key, value in values.items() if known.get(key) != value}
+            gone = [key for key in known if key not in values]
+            pipeline = self._client.pipeline()
+            if gone:
+                pipeline.delete(*gone)
+                pipeline.hdel(index, *gone)
+            if changed:
+                pipeline.mset(changed)
+                pipeline.hset(index, mapping=changed)
+            pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            raise _away(error) from None
 
     def holder(self, key: str) -> tuple[str, int] | None:
         """Return the owner of a lease and its number."""

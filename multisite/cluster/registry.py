@@ -9,6 +9,7 @@ No method is called on a request's way: an engine may be slow, and may be away.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -71,6 +72,14 @@ class Registry(Protocol):
 
     def release(self, key: str, owner: str, number: int) -> None:
         """Give a lease back, if this owner still has it with this number."""
+
+    def publish(self, prefixes: tuple[str, ...], values: Mapping[str, str]) -> None:
+        """Write keys for other programs, under their own names, and remove earlier ones that are not among them.
+
+        Args:
+            prefixes: what all these keys begin with; nobody else writes such keys.
+            values: by key.
+        """
 
     def holder(self, key: str) -> tuple[str, int] | None:
         """Return the owner of a lease and its number; None if it is free."""

@@ -23,6 +23,14 @@ class ClusterOptions:
         note="the node with an address of this machine",
         example="10.0.0.1:8000",
     )
+    publish: str = option(
+        "choice",
+        help="traefik: write the map of all sites and machines for Traefik's Redis or etcd provider, into the engine "
+        "that url names. One machine does so at a time.",
+        note="nothing is published",
+        choices=("traefik",),
+        example="traefik",
+    )
     url: str = option(
         "text",
         help="Registry through which the machines know each other: Redis (redis://HOST, rediss://HOST for TLS), Redis "

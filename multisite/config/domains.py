@@ -230,3 +230,18 @@ class HostTable(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<HostTable {len(self.exact)} exact, {len(self) - len(self.exact)} patterns>"
+
+
+def expression(domain: str) -> str:
+    """Return the regular expression, not anchored, of a domain in its normal form; the host is in lower case."""
+    parts, position = [], 0
+    for match in _WILDCARD.finditer(domain):
+        parts.append(_literal(domain[position : match.start()]))
+        parts.append("[a-z0-9_-]+" if match[0].startswith("{") and not match[1] else ".*")
+        position = match.end()
+    return "".join([*parts, _literal(domain[position:])])
+
+
+def _literal(text: str) -> str:
+    """Escape the characters of a host name: letters, digits, ``_-.``, and ``[:]`` in an IPv6 address."""
+    return re.sub(r"[][.]", lambda match: f"[{match[0]}]", text)

@@ -22,7 +22,7 @@ from multisite.sites.live import LiveHome
 from multisite.supervisor import planner
 from multisite.supervisor.accounts import Scales
 from multisite.supervisor.cluster import membership
-from multisite.supervisor.cluster.figures import Figures
+from multisite.supervisor.cluster.loadreport import LoadReport
 from multisite.supervisor.cluster.membership import Membership
 from multisite.supervisor.commands import Commands
 from multisite.supervisor.control import ControlSockets
@@ -102,7 +102,7 @@ class Supervisor(Handed):
         "_upgrade",
         "_node_stats",
         "_events",
-        "_figures",
+        "_load",
     )
 
     def __init__(
@@ -140,8 +140,10 @@ class Supervisor(Handed):
         self._subscriptions = Subscriptions(live.home, rundir, self._loop, state and state.get("subscriptions"))
         self._node_stats = NodeStats(self._loop, self._statistics)
         self._provisions = Provisions(self._loop, self._sites.claims, lambda: self._upgrade.is_due)
-        self._figures = Figures(live.home)
-        self._membership = Membership(live.home, self._loop, self._announced, self._others_changed)
+        self._load = LoadReport(live.home)
+        self._membership = Membership(
+            live.home, self._loop, self._announced, lambda: self._sites.catalogue.owners, self._others_changed
+        )
         commands = Commands(
             self._context,
             self._sites,
@@ -180,7 +182,7 @@ class Supervisor(Handed):
         """Return what other machines are told."""
         sites = self._sites
         pool = self._subscriptions.pool.shared(membership.is_local(self._membership.node))
-        figures = self._figures.of(sites.values(), sites.accounts, len(sites.catalogue.entries))
+        figures = self._load.of(sites.values(), sites.accounts, len(sites.catalogue.entries))
         return {membership.FIGURES: figures, membership.POOL: pool}
 
     def _others_changed(self, entries: dict[str, dict[str, Any]]) -> None:

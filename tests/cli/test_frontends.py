@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from multisite.cli.frontends import blocks, caddy, plan
 from multisite.cli.frontends.blocks import Block, Front, Listen, Static, Unwritable
-from multisite.config.domains import HostTable, check_pattern, compile_pattern
+from multisite.config.domains import HostTable, check_pattern, compile_pattern, expression
 from multisite.config.endpoint import Endpoint
 from multisite.config.site import Site
 from multisite.dispatch.ask import PATH
@@ -185,7 +185,7 @@ patterns = st.lists(
 @given(domain=st.sampled_from(["*.test", "a.test", "{user}.a.test", "{*x}.a.test", "*a.test", "*", "b.*"]), host=hosts)
 def test_expressions_match_the_hosts_of_their_domain(domain: str, host: str) -> None:
     """An expression of ours matches just what the dispatcher's does."""
-    ours = re.fullmatch(blocks.expression(domain), host)
+    ours = re.fullmatch(expression(domain), host)
     assert bool(ours) == bool(compile_pattern(domain).match(host))
 
 
@@ -201,7 +201,7 @@ def test_a_wildcard_is_one_that_nothing_later_overrules(registered: list[str], h
 
 
 def test_an_address_is_no_set_of_characters() -> None:
-    assert blocks.expression("[::1]") == "[[]::1[]]"
+    assert expression("[::1]") == "[[]::1[]]"
 
 
 # --- blocks ---------------------------------------------------------------------------------------------------------

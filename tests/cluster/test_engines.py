@@ -222,3 +222,31 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engines._OWN, "etcd", (missing, "etcd"))
     with pytest.raises(ValueError, match=r"the library etcd3gw is missing; pip install 'multisite-wsgi\[etcd\]'"):
         open_registry("etcd://10.0.0.1")
+
+
+def test_keys_for_other_programs_follow_what_is_published(one: Registry, other: Registry, url: str) -> None:
+    prefixes = (f"x-{url.rpartition('#')[2]}/routers/", f"x-{url.rpartition('#')[2]}/services/")
+    many = {f"{prefixes[0]}{number}": str(number) for number in range(250)}
+    one.publish(prefixes, {**many, f"{prefixes[1]}a": "1"})
+    assert written(url, prefixes) == {**many, f"{prefixes[1]}a": "1"}
+    other.publish(prefixes, {f"{prefixes[0]}1": "one", f"{prefixes[1]}b": "2"})
+    assert written(url, prefixes) == {f"{prefixes[0]}1": "one", f"{prefixes[1]}b": "2"}
+    one.publish(prefixes, {})
+    assert written(url, prefixes) == {}
+
+
+def written(url: str, prefixes: tuple[str, ...]) -> dict[str, str]:
+    """What the program's own client finds."""
+    port = url.partition("#")[0].removesuffix("/0").rpartition(":")[2]
+    if url.startswith("redis"):
+        import redis
+
+        client = redis.Redis(port=int(port), decode_responses=True)
+        return {key: client.get(key) for prefix in prefixes for key in client.scan_iter(f"{prefix}*")}
+    import etcd3gw
+
+    found: dict[str, str] = {}
+    for prefix in prefixes:
+        for value, about in etcd3gw.client("127.0.0.1", int(port)).get_prefix(prefix):
+            found[about["key"].decode()] = value.decode()
+    return found

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from multisite.cluster import traefik
 from multisite.router import announcement
 from multisite.router.announcement import Announcement
 from multisite.router.published import Subscribed
 from tests.cluster import programs
 from tests.cluster.programs import Engine
+from tests.cluster.test_engines import written
 
 from .harness import SupervisedHome, supervised, wait_until
 
@@ -124,6 +126,22 @@ def test_a_node_that_announced_itself_to_one_router_is_known_to_all(pair: Pair) 
 def say(home: SupervisedHome, announced: Announcement) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(announcement.write(announced), str(home.path / "s.sock"))
+
+
+def test_traefik_learns_of_machines_and_sites(pair: Pair) -> None:
+    """One of both writes, and both have the sites of the other one's home only if they have its files."""
+    conf = pair.first.path / "moya.conf"
+    before = conf.read_text()
+    conf.write_text(before.replace("[cluster]", "[cluster]\npublish = traefik"))
+    servers = [f"traefik/http/services/multisite/loadbalancer/servers/{number}/url" for number in (0, 1)]
+
+    def found() -> dict[str, str]:
+        return written(pair.engine.url, traefik.PREFIXES)
+
+    wait_until(lambda: [found().get(key) for key in servers] == [f"http://{FIRST}", f"http://{SECOND}"])
+    assert found()["traefik/http/routers/multisite-of-first/rule"] == "Host(`of-first.test`)"
+    conf.write_text(before)
+    wait_until(lambda: not found())
 
 
 def test_an_engine_that_is_away_or_empty_costs_no_request_and_no_machine(pair: Pair) -> None:

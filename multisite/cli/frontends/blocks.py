@@ -257,21 +257,6 @@ def has_control(text: str) -> bool:
     return bool(_CONTROL.search(text))
 
 
-def expression(domain: str) -> str:
-    """Return the regular expression, not anchored, of a domain in its normal form; the host is in lower case."""
-    parts, position = [], 0
-    for match in _WILDCARD.finditer(domain):
-        parts.append(_literal(domain[position : match.start()]))
-        parts.append("[a-z0-9_-]+" if match[0].startswith("{") and not match[1] else ".*")
-        position = match.end()
-    return "".join([*parts, _literal(domain[position:])])
-
-
-def _literal(text: str) -> str:
-    """Escape the characters of a host name: letters, digits, ``_-.``, and ``[:]`` in an IPv6 address."""
-    return re.sub(r"[][.]", lambda match: f"[{match[0]}]", text)
-
-
 def path_expression(prefix: str) -> str:
     """Return the regular expression of a plain URL path."""
     return re.sub(r"[.+]", lambda match: f"[{match[0]}]", prefix)

@@ -13,14 +13,13 @@ from multisite.cli.frontends.blocks import (
     Front,
     Static,
     Unwritable,
-    expression,
     has_control,
     path_expression,
     unsent,
     without_check,
 )
 from multisite.cli.frontends.blocks import comment as plain_comment
-from multisite.config.domains import is_pattern
+from multisite.config.domains import expression, is_pattern
 
 HEAD = """\
 # Save this file as /etc/caddy/Caddyfile, or import it there, then:

@@ -12,12 +12,11 @@ from multisite.cli.frontends.blocks import (
     Listen,
     Unwritable,
     comment,
-    expression,
     has_control,
     unsent,
 )
 from multisite.cluster import rings
-from multisite.config.domains import is_pattern
+from multisite.config.domains import expression, is_pattern
 
 HEAD = """\
 # Save this file as /etc/haproxy/multisite.cfg and let HAProxy read it after haproxy.cfg; on Debian with

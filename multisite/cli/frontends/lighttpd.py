@@ -17,12 +17,12 @@ from multisite.cli.frontends.blocks import (
     Static,
     Unwritable,
     comment,
-    expression,
     has_control,
     path_expression,
     unsent,
     without_check,
 )
+from multisite.config.domains import expression
 
 HEAD = """\
 # Save this file and include it in lighttpd.conf, or let lighttpd run the command at each start:

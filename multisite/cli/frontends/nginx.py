@@ -16,13 +16,12 @@ from multisite.cli.frontends.blocks import (
     Static,
     Unwritable,
     comment,
-    expression,
     has_control,
     path_expression,
     undisputed,
     unsent,
 )
-from multisite.config.domains import is_pattern
+from multisite.config.domains import expression, is_pattern
 from multisite.config.trusted import key_of
 
 #: a longer name does not fit nginx's default hash tables, and nginx would not start

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from multisite import __version__
-from multisite.cluster import nodes
+from multisite.cluster import nodes, traefik
 from multisite.cluster.registry import Address
 from multisite.config.model import Home
 from multisite.router.pool import is_loopback
@@ -42,6 +42,7 @@ class Membership(Handed):
 
     Args:
         figures: returns what is to be announced beside the node: kind → value of JSON.
+        claims: returns domain and mount → name of the site, for Traefik.
         changed: is called with what the others announce: kind → node → value.
 
     Attributes:
@@ -53,8 +54,8 @@ class Membership(Handed):
 
     KEPT = kept("state reason since _begun _entries _version")
     ANEW = (
-        *("node", "_loop", "_home", "_figures", "_changed", "_agent", "_asked", "_questions"),
-        *("_look_at", "_start_at", "_store_at", "_stored", "_said"),
+        *("node", "_loop", "_home", "_figures", "_claims", "_changed", "_agent", "_asked", "_questions"),
+        *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map"),
     )
 
     def __init__(
@@ -62,9 +63,10 @@ class Membership(Handed):
         home: Home,
         loop: Loop,
         figures: Callable[[], dict[str, Any]],
+        claims: Callable[[], Mapping[tuple[str, str], str]],
         changed: Callable[[dict[str, dict[str, Any]]], None],
     ) -> None:
-        self._loop, self._figures, self._changed = loop, figures, changed
+        self._loop, self._figures, self._claims, self._changed = loop, figures, claims, changed
         self._home: Home | None = None
         self.node = self.state = self.reason = ""
         self.since = self._begun = round(time.time(), 3)
@@ -75,6 +77,7 @@ class Membership(Handed):
         self._questions = 0
         self._look_at = self._start_at = self._store_at = 0.0
         self._said: dict[str, dict[str, str]] = {}
+        self._map: dict[str, str] | None = None
         if home.cluster.url:
             self._recall(home)
         self._stored = self._entries
@@ -127,7 +130,7 @@ class Membership(Handed):
 
     def _start(self, home: Home) -> None:
         first = {"url": home.cluster.url, "version": self._version, "entries": self._entries}
-        self._said = {}
+        self._said, self._map = {}, None
         try:
             self._agent = AgentProcess(first, self._loop, self._heard)
         except OSError as error:
@@ -140,6 +143,18 @@ class Membership(Handed):
         if said != self._said:
             self._said = said
             self._agent.write({"announce": said})
+        self._publish(self._home, self._agent)
+
+    def _publish(self, home: Home, agent: AgentProcess) -> None:
+        """Say what Traefik is to know: the machines that are alive, and the sites."""
+        found: dict[str, str] | None = None
+        if home.cluster.publish:
+            listed = {str(machine) for machine in nodes.machines(home)}
+            alive = self._entries.get(NODE, {}).keys() | {self.node}
+            found = traefik.keys(self._claims(), alive & listed if listed else alive, home.service.status_domain)
+        if found != self._map:
+            self._map = found
+            agent.write({"publish": found, "owner": self.node})
 
     def _ours(self) -> dict[str, Any]:
         assert self._home

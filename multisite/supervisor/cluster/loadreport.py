@@ -18,8 +18,8 @@ MOST_INCIDENTS = 50
 LONGEST_CAUSE = 200  # characters
 
 
-class Figures:
-    """The figures of a home.
+class LoadReport:
+    """What the machine of a home tells.
 
     Args:
         home: whose failures are told.

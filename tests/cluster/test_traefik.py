@@ -1,0 +1,42 @@
+"""Traefik's keys, as its documentation has them."""
+
+from __future__ import annotations
+
+import re
+
+from multisite.cluster import traefik
+
+CLAIMS = {
+    ("blog.example.com", "/"): "blog",
+    ("*.blog.example.org", "/"): "blog",
+    ("example.com", "/shop"): "shop",
+    ("a.example", "/"): "A",
+    ("b.example", "/"): "a",
+}
+
+
+def test_each_site_has_a_router_and_each_machine_is_a_server() -> None:
+    found = traefik.keys(CLAIMS, ["10.0.0.2:8000", "10.0.0.1:8000", "web3"], "status.example.com")
+    service = "traefik/http/services/multisite/loadbalancer"
+    assert found[f"{service}/servers/0/url"] == "http://10.0.0.1:8000"
+    assert found[f"{service}/servers/1/url"] == "http://10.0.0.2:8000"
+    assert f"{service}/servers/2/url" not in found
+    assert found[f"{service}/healthcheck/path"] == "/health"
+    assert found[f"{service}/healthcheck/hostname"] == "status.example.com"
+    routers = "traefik/http/routers/multisite-"
+    assert found[f"{routers}blog/rule"] == "Host(`blog.example.com`) || HostRegexp(`^.*[.]blog[.]example[.]org$`)"
+    assert found[f"{routers}shop/rule"] == "(Host(`example.com`) && PathPrefix(`/shop`))"
+    assert {value for key, value in found.items() if key.endswith("/service")} == {"multisite"}
+    assert all(key.startswith(traefik.PREFIXES) for key in found)
+
+
+def test_names_that_differ_by_case_are_different_routers() -> None:
+    found = traefik.keys(CLAIMS, ["10.0.0.1:8000"])
+    names = [match[1] for key in found if (match := re.match(r".*/routers/multisite-([^/@]+)/rule", key))]
+    assert len(names) == len({name.lower() for name in names}) == 4
+    assert not [key for key in found if "healthcheck" in key]
+
+
+def test_without_a_machine_there_is_no_map() -> None:
+    """Traefik would answer 503 for every site."""
+    assert traefik.keys(CLAIMS, ["web1"]) == {}
