@@ -147,7 +147,8 @@ def _say_headline(session: Session, whole: dict[str, Any], requests: float | Non
     if session.home.cluster.url and whole["supervisor"]:
         from multisite.cli.node.clustertable import registry_line
 
-        say_paragraph(registry_line(session))
+        if line_of_registry := registry_line(session):
+            say_paragraph(line_of_registry)
     if not session.hidden and not whole["supervisor"]:
         say_paragraph(_without(runtime_problem(session.home)))
 

@@ -38,6 +38,7 @@ POLL_EVERY = 1.0  # seconds between two looks at the version
 ANNOUNCE_EVERY = 2.0  # seconds between two announcements of the same
 HINTS_EVERY = 0.25  # seconds between two looks for which hints were the reason
 PUBLISHING = "publish"  # the lease of the one machine that writes the map
+HINT_WITHIN = 5.0  # seconds that one wait for hints takes
 LEAVE_WITHIN = 1.0  # seconds that a farewell may take
 
 Message = dict[str, Any]
@@ -66,11 +67,21 @@ class Agent:
         while True:
             now = time.monotonic()
             with contextlib.suppress(queue.Empty):
-                message = messages.get(timeout=max(0.0, min(self._look_at, self._announce_at) - now))
+                message = messages.get(timeout=max(0.0, self._due - now))
                 if message is _END or "leave" in message:
                     return self._leave() if "leave" in message else None
                 self._take(message)
             self._tick(time.monotonic())
+
+    @property
+    def _due(self) -> float:
+        """When there is something to do, in monotonic seconds."""
+        due = [self._look_at]
+        if self._is_connected:
+            due.append(self._announce_at)
+            if self._copy.waits_until is not None:
+                due.append(self._copy.waits_until)
+        return min(due)
 
     def _take(self, message: Message) -> None:
         if message is _HINT:
@@ -186,7 +197,7 @@ def _hints(registry: Registry, messages: queue.Queue[Message]) -> None:
     """Pass on the engine's hints; without them there is still the next look."""
     while True:
         try:
-            if registry.changes(60.0):
+            if registry.changes(HINT_WITHIN):
                 messages.put(_HINT)
         except EngineAway:
             threading.Event().wait(POLL_EVERY)

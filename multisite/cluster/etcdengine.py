@@ -59,10 +59,11 @@ class EtcdRegistry:
         """
         reason = ""
         for _ in range(len(self._clients)):
+            client = self._clients[0]
             try:
-                return do(self._clients[0])
-            except (ConnectionFailedError, ConnectionTimeoutError, requests.ConnectionError, requests.Timeout) as error:
-                reason = reason or _text(error)
+                return do(client)
+            except (ConnectionFailedError, ConnectionTimeoutError, requests.ConnectionError, requests.Timeout):
+                reason = reason or f"{client.host}:{client.port} cannot be reached"
                 self._clients.append(self._clients.pop(0))
             except (Etcd3Exception, requests.RequestException, KeyError, ValueError) as error:
                 raise EngineAway(_text(error)) from None

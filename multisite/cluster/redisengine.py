@@ -226,4 +226,4 @@ def _client(url: str) -> redis.Redis:
 def _away(error: Exception) -> EngineAway:
     if isinstance(error, MasterNotFoundError):
         return EngineAway("Sentinel knows no master")
-    return EngineAway(str(error) or type(error).__name__)
+    return EngineAway(str(error).rstrip(".") or type(error).__name__)

@@ -200,7 +200,7 @@ class Pool:
         found: dict[str, tuple[str, dict[str, Member]]] = {}
         for document in documents:
             try:
-                for key, algorithm, members in islice(read(document), MOST_KEYS):
+                for key, algorithm, members in islice(read(document), MOST_KEYS - len(found)):
                     known = found.setdefault(keys.normal(key), (algorithm, {}))[1]
                     known.update({str(node): Member(node, seen=now) for node in members})
             except (ValueError, TypeError, KeyError, AttributeError):

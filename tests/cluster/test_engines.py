@@ -10,6 +10,7 @@ import pytest
 from multisite.cluster import engines
 from multisite.cluster.engines import open_registry
 from multisite.cluster.registry import EngineAway, Registry
+from multisite.config.model import ClusterOptions, Home
 from tests.servers.harness import eventually
 
 from . import programs
@@ -250,3 +251,18 @@ def written(url: str, prefixes: tuple[str, ...]) -> dict[str, str]:
         for value, about in etcd3gw.client("127.0.0.1", int(port)).get_prefix(prefix):
             found[about["key"].decode()] = value.decode()
     return found
+
+
+@pytest.mark.parametrize(
+    ("url", "reason", "shown"),
+    [
+        ("redis://me:secret@10.0.0.1", "", ""),
+        ("etcd://me:secret@10.0.0.1", "neither a user nor a path", "etcd://10.0.0.1"),
+        ("me:secret@10.0.0.1", "not a URL", ""),
+    ],
+)
+def test_check_reports_a_url_without_its_password(url: str, reason: str, shown: str) -> None:
+    found = engines.problems(Home("/x", "/x/moya.conf", cluster=ClusterOptions(url=url)))
+    assert [(problem.key, problem.value) for problem in found] == ([("url", shown)] if reason else [])
+    assert all(reason in problem.reason and problem.remedy for problem in found)
+    assert "secret" not in str(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -114,3 +115,41 @@ def test_any_datagram_leaves_the_pool_whole(datagrams: list[bytes]) -> None:
         if read:
             found.take(read, 0)
     assert len(found) == sum(len(each) for _, _, each in found)
+
+
+C = replace(A, address="10.0.0.9:1")
+
+
+def test_other_machines_learn_of_nodes_that_they_can_reach() -> None:
+    found = Pool()
+    for each in (A, B, C, replace(A, key="b.example")):
+        found.take(each, 0)
+    assert list(found.shared()) == ["example.com"]
+    assert found.shared()["example.com"][1][0][0] == "10.0.0.9:1"
+    assert set(found.shared(is_local=True)) == {"example.com", "b.example"}
+    assert len(found.shared(is_local=True)["example.com"][1]) == 2
+
+
+def test_nodes_of_other_machines_are_for_the_workers_and_not_for_others_again() -> None:
+    found, other = Pool(), Pool()
+    found.take(A, 0)
+    other.take(C, 0)
+    document = json.loads(json.dumps(other.shared()))
+    generation = found.generation
+    assert found.adopt([document], 1)
+    assert found.generation > generation
+    assert members(found) == {"example.com": ["10.0.0.9:1", "127.0.0.1:1"]}
+    assert not found.adopt([document], 2)
+    assert found.shared() == {}
+    successor = Pool()
+    successor.take_over(json.loads(json.dumps(found.pack())), 3)
+    assert members(successor) == {"example.com": ["127.0.0.1:1"]}
+    assert found.adopt([], 4)
+    assert members(found) == {"example.com": ["127.0.0.1:1"]}
+
+
+def test_what_other_machines_say_may_be_anything() -> None:
+    found = Pool()
+    wrong: list[Any] = [{"a": 1}, {"a": ["", [["x"]]]}, [], "x", {"a/b": ["", [["h:1", 0, 0, 1, 0]]]}, {"a": ["", []]}]
+    found.adopt(wrong, 0)
+    assert [node for nodes in members(found).values() for node in nodes] == []

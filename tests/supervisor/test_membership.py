@@ -209,6 +209,40 @@ def test_a_supervisor_that_exits_is_withdrawn(pair: Pair) -> None:
     wait_until(lambda: known(pair.first) == {FIRST})
 
 
+REQUESTS = """
+import json, sys, threading
+from wsgiref.util import setup_testing_defaults
+from multisite.service import application
+
+def get():
+    environ = {"HTTP_HOST": "hello.test"}
+    setup_testing_defaults(environ)
+    begun = []
+    body = b"".join(application(environ, lambda status, headers, exc_info=None: begun.append(status)))
+    assert begun == ["200 OK"] and body == b"hello", (begun, body)
+
+for _ in range(3):
+    get()
+events, main, known = [], threading.get_ident(), set(sys.modules)
+sys.addaudithook(lambda event, _: events.append(event) if threading.get_ident() == main else None)
+for _ in range(200):
+    get()
+events = [event for event in events if event == "import" or event.startswith("socket")]
+print(json.dumps([events, sorted(name for name in sys.modules if "multisite.cluster" in name or "redis" in name)]))
+"""
+
+
+def test_requests_ask_nobody(tmp_path: Path) -> None:
+    """A worker of a cluster connects to nothing, imports nothing for it, and does not even know its modules."""
+    with supervised(tmp_path, conf("redis://127.0.0.1:1", FIRST, tmp_path)) as home:
+        code = "def application(environ, start):\n    start('200 OK', [])\n    return [b'hello']\n"
+        home.app("hello", code, mode="in-process")
+        environ = {**os.environ, "MOYA_SERVICE_HOME": str(tmp_path)}
+        argv = [sys.executable, "-c", REQUESTS]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True, env=environ, cwd=home.path)
+        assert json.loads(done.stdout.splitlines()[-1]) == [[], []]
+
+
 def test_a_failover_costs_no_request(tmp_path: Path) -> None:
     first = programs.redis(tmp_path / "redis1")
     second = programs.redis(tmp_path / "redis2", "--replicaof", "127.0.0.1", str(first.port))

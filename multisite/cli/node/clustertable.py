@@ -34,8 +34,11 @@ def looked(session: Session) -> dict[str, Any]:
 
 
 def registry_line(session: Session) -> str:
-    """Return a sentence about the registry and the machines in it."""
-    found = machines(session.ask("cluster") or {})
+    """Return a sentence about the registry and the machines in it, "" if the supervisor does not know."""
+    try:
+        found = machines(session.ask("cluster") or {})
+    except MultisiteError:  # an older one
+        return ""
     registry, count = found["registry"], len(found["nodes"])
     said = headline(registry, duration(age_of(registry["since"])))
     return f"{said}; {count} {'machine' if count == 1 else 'machines'}"

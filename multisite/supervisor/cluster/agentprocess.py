@@ -108,16 +108,17 @@ class AgentProcess:
             self._socket.close()
 
     def leave(self, within: float) -> None:
-        """Let it withdraw what it announced, and wait until it has ended."""
+        """Let it withdraw what it announced, and end; wait so many seconds for that."""
         self.write({"leave": True})
-        if self._to_send:
-            self.close()
+        self.close()
+        if not within:
+            self._process.returncode = 0  # the supervisor waits for all its children
+            return
         try:
             self._process.wait(within)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self.close()
 
     def ended(self, status: int) -> None:
         """It has ended, and has been waited for."""

@@ -15,6 +15,8 @@ from multisite.supervisor.site.supervised import SupervisedSite
 
 MOST_SITES = 1000  # that are told of one by one
 MOST_INCIDENTS = 50
+EVERY = 2.0  # seconds between two looks at the sites
+SHARE = 50  # looking takes at most 1/50 of the time
 LONGEST_CAUSE = 200  # characters
 
 
@@ -29,6 +31,8 @@ class LoadReport:
         self._noted = [LastFailures(home), of_starts(home)]
         self._stamps: list[tuple[int, ...]] = []
         self._incidents: list[list[Any]] = []
+        self._last: dict[str, Any] = {}
+        self._due = 0.0
 
     def of(self, sites: Iterable[SupervisedSite], accounts: Accounts, enabled: int) -> dict[str, Any]:
         """Return them for JSON: each site as state, processes, requests so far and requests in flight.
@@ -38,14 +42,19 @@ class LoadReport:
             accounts: what they have used.
             enabled: how many sites there are.
         """
+        now = time.monotonic()
+        if now < self._due:
+            return self._last
         awake = {one.site.name: _row(one, accounts) for one in sites if one.pids or one.state is not State.STOPPED}
-        return {
+        self._last = {
             "sites": enabled,
             "processes": sum(row[1] for row in awake.values()),
             "load": round(os.getloadavg()[0], 2),
             "awake": dict(list(awake.items())[:MOST_SITES]),
             "incidents": self._failing(),
         }
+        self._due = now + max(EVERY, SHARE * (time.monotonic() - now))
+        return self._last
 
     def _failing(self) -> list[list[Any]]:
         """Return name, incident, time and cause of the newest failures that visitors see."""

@@ -80,7 +80,12 @@ class Membership(Handed):
         self._map: dict[str, str] | None = None
         if home.cluster.url:
             self._recall(home)
-        self._stored = self._entries
+        self._stored = self._lasting
+
+    @property
+    def _lasting(self) -> dict[str, dict[str, str]]:
+        """What is worth a new file: figures are not."""
+        return {kind: found for kind, found in self._entries.items() if kind != FIGURES}
 
     def _recall(self, home: Home) -> None:
         """Read what an earlier supervisor knew."""
@@ -102,7 +107,7 @@ class Membership(Handed):
             self._start_at = now + START_EVERY
             self._start(home)
         self._announce()
-        if now >= self._store_at and self._stored is not self._entries:
+        if now >= self._store_at and self._stored != self._lasting:
             self._store_at = now + STORE_EVERY
             self._store(home)
 
@@ -123,7 +128,7 @@ class Membership(Handed):
     def _forget(self) -> None:
         """Leave an engine that is not ours any more."""
         if self._agent:
-            self._agent.leave(LEAVE_WITHIN)
+            self._agent.leave(0.0)
         self._agent_is_gone("moya.conf names another [cluster] url")
         self._entries, self._version, self._start_at = {}, None, 0.0
         self._changed({})
@@ -250,7 +255,7 @@ class Membership(Handed):
     def _store(self, home: Home) -> None:
         document = {"url": str(_address(home)), "version": self._version, "entries": self._entries}
         if StateFile(home, "cluster", guides_us=True).store(document):
-            self._stored = self._entries
+            self._stored = self._lasting
 
     def close(self) -> None:
         """Withdraw this machine: the supervisor exits."""
