@@ -15,7 +15,7 @@ from multisite.cli.output import say, say_json, say_table, wide_option
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.sites.usage import Sums
+    from multisite.sites.figures import Sums
 
 EPILOG = """\b
 Examples:

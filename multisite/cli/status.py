@@ -16,6 +16,7 @@ from multisite.cli.output import complain, say, say_json, say_paragraph, say_tab
 from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_session
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.status.needs import FAILED, Need, needs, of_all, ordered, state_of
+from multisite.status.sight import state_folders
 from multisite.status.summary import duration
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ NUMBERS = HEADER[5:]
 DROP = ("cpu", "starts", "up", "runs", "waiting", "idle", "errors", "in flight", "pids")
 EVERY = 2.0  # seconds between two looks, unless --watch sets them
 MOST = 10  # troubles to print below the table, unless --wide or names ask for all
-LINES = 5  # of a site's log
+LINES = 5  # of a site's log, and of what it went through
 AFRESH = "\x1b[H\x1b[2J"
 
 
@@ -65,7 +66,7 @@ def status(
     Sites that need attention come first: those that cannot start, those that still serve an old version, those with
     waiting or slow requests. The others follow, the most expensive first. Below the table, each trouble is listed with
     its cause and the command that helps. For a site in NAME, the command also shows what `explain` shows, its
-    processes, its requests in flight and the last lines of its log.
+    processes, its requests in flight, its last starts, deploys and slow requests, and the last lines of its log.
 
     Requests, errors, starts and processor time are sums over all processes that a site has had, also before the last
     restart of the supervisor; --json prints more of them. The exit status is 3 if an enabled site is broken, backoff or
@@ -109,6 +110,7 @@ def _pause(watch: str | None, names: tuple[str, ...]) -> tuple[float | None, tup
 
 def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) -> list[dict[str, Any]]:
     """Show it once; return the rows that were shown."""
+    from multisite.logs import past
     from multisite.status import lately
     from multisite.status.document import document
 
@@ -117,6 +119,9 @@ def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) ->
     shown = document(session)
     whole = shown["sites"]
     shown["sites"] = chosen_rows(session, whole, names)
+    detailed = [] if failed else [name for name in names if name != ALL and not is_wildcard(name)]
+    for row in shown["sites"] if detailed else ():
+        row.update(past.read(state_folders(session.home), row["name"]).as_dict())
     if failed:
         shown["sites"] = [site for site in shown["sites"] if site["enabled"] and site["state"] in FAILED]
     traffic = lately.note(whole, time.time()) if not session.as_json else (None, None)
@@ -129,7 +134,6 @@ def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) ->
         say_paragraph(_preloader(preloader))
     if enabled:
         say_table(HEADER, map(_cells, enabled), numbers=NUMBERS, drop=DROP, cut=("pids", "name"), wide=wide)
-    detailed = [] if failed else [name for name in names if name != ALL and not is_wildcard(name)]
     _say_needs(of_all({"sites": enabled}), sys.maxsize if wide or names or failed else MOST)
     for name in detailed:
         _say_detail(session, name, enabled)
@@ -215,6 +219,7 @@ def _say_detail(session: Session, name: str, rows: Iterable[dict[str, Any]]) -> 
         explain.say_answer(explain.of_site(session, named.site))
     _say_processes((session.supervisor or {}).get("sites", {}).get(named.site.name, {}))
     _say_requests(row.get("requests_in_flight") or ())
+    _say_past(row)
     try:
         lines = last_lines(session, named, LINES)
     except (BackendUnavailable, MultisiteError, OSError):  # a warning above the table says that they are hidden
@@ -240,3 +245,45 @@ def _say_requests(requests: Iterable[dict[str, Any]]) -> None:
     if rows:
         say("requests in flight:")
         say_table(("age", "method", "path"), rows, numbers=("age",), cut=("path",))
+
+
+def _say_past(row: dict[str, Any]) -> None:
+    """Print what a site went through, the newest first; --json has more of it."""
+    starts = [
+        (_when(one), one["kind"], _outcome(one), f"{one['seconds']:.2f}s", _steps(one))
+        for one in row.get("last_starts", ())[:LINES]
+    ]
+    deploys = [
+        (_when(one), one["cause"], _outcome(one), f"{one['seconds']:.2f}s") for one in row.get("deploys", ())[:LINES]
+    ]
+    slow = [
+        (_when(one), one["method"], one["path"], str(one["status"] or "-"), f"{one['seconds']:.1f}s", _split(one))
+        for one in row.get("slow_requests", ())[:LINES]
+    ]
+    tables = (
+        ("starts", ("when", "kind", "outcome", "took", "steps"), starts, ("steps", "outcome")),
+        ("deploys", ("when", "cause", "outcome", "took"), deploys, ("outcome",)),
+        ("slow requests", ("when", "method", "path", "status", "took", "of that"), slow, ("path", "of that")),
+    )
+    for title, heads, rows, cut in tables:
+        if rows:
+            say(f"{title}:")
+            say_table(heads, rows, numbers=("took",), cut=cut)
+
+
+def _when(one: dict[str, Any]) -> str:
+    return f"{duration(max(0.0, time.time() - one['at']))} ago"
+
+
+def _outcome(one: dict[str, Any]) -> str:
+    incident = f", incident {one['incident']}" if one["incident"] else ""
+    return f"{one['outcome']}{incident}" + (f": {one['failure']}" if one["failure"] else "")
+
+
+def _steps(one: dict[str, Any]) -> str:
+    return ", ".join(f"{step['step']} {step['seconds'] * 1000:.0f} ms" for step in one["steps"]) or "-"
+
+
+def _split(one: dict[str, Any]) -> str:
+    known = {name: seconds for name, seconds in one["split"].items() if seconds is not None}
+    return ", ".join(f"{name} {seconds:.2f}s" for name, seconds in known.items()) or "-"

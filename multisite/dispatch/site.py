@@ -14,11 +14,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from multisite.config.model import Home, Site
 from multisite.config.serving.development import OFF, Development
+from multisite.dispatch.attempt import WHY_AGAIN, Attempt, FailedImport
 from multisite.dispatch.automode import AutoMode
 from multisite.dispatch.environ import Completed, Patience
 from multisite.dispatch.middleware import Beside, ConcurrencyLimit, Layers, Rescue
@@ -33,7 +33,7 @@ from multisite.logs.servicelog import Errors
 from multisite.proxy.limits import Share
 from multisite.proxy.waiting.coldstarts import patience_of
 from multisite.sites import changes, placement, relativepaths, server, sharing
-from multisite.sites.changes import Files, Identity, Watched, files, identity
+from multisite.sites.changes import Files, Watched, files
 from multisite.sites.claims import Ledger
 from multisite.sites.failures import LastFailures
 from multisite.sites.placement import UNKNOWN
@@ -46,31 +46,6 @@ _log = logging.getLogger("multisite.inprocess")
 
 #: the answer of a site without an application where it has no file
 _NO_FILE = pages.error_page(404, text="There is no file at this address.")
-
-_WHY_AGAIN = {
-    SiteEvent.RETRY: "its last reload failed",
-    SiteEvent.ASKED: "a reload was requested",
-    SiteEvent.CHANGED: "its file changed",
-}
-
-
-@dataclass(slots=True)
-class _Failure:
-    """Why the newest attempt gave no application, and what will cause another attempt."""
-
-    reason: str  # rather than the error, whose traceback would keep the site's frames alive
-    incident: str
-    retry_at: float
-    count: int = 0  # attempts in a row that failed by the site's fault
-    watched: tuple[str, ...] = ()
-    files: list[Identity] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.files = list(map(identity, self.watched))
-
-    def over(self, now: float) -> bool:
-        """Tell whether another attempt may succeed."""
-        return now >= self.retry_at or list(map(identity, self.watched)) != self.files
 
 
 class InProcessSite:
@@ -109,7 +84,8 @@ class InProcessSite:
         self._generation: Generation | None = None  # it exists exactly in the states of `LIVES_HERE`
         self._left: Generation | None = None  # it has left; requests may still be in it
         self._drop_at = 0.0
-        self._failure: _Failure | None = None
+        self._failure: FailedImport | None = None
+        self._attempt: Attempt | None = None
         self._triggers = Watched()
         self._update: tuple[Entry, Site, Home] | None = None
         self._is_to_close = False
@@ -291,6 +267,7 @@ class InProcessSite:
             app = self._answering  # even if the site was taken out of service meanwhile
             if self._generation:
                 environ.pop(requests.KEY, None)
+                environ.pop(requests.TIMED, None)
                 app = self._generation.workdir.calling(app) if self._generation.workdir else app
         finally:
             self._release()
@@ -301,10 +278,11 @@ class InProcessSite:
     def _import_because(self, event: SiteEvent) -> None:
         """Import the site, beside the old application if there is one; the outcome is the next event."""
         self._triggers.begin(self._files())  # before the import, so that no later change is missed
+        self._attempt = Attempt(event, bool(self._generation))
         decided = self._auto if event is SiteEvent.MOVE_IN else None
         token = servicelog.current_site.set(self.name)
-        if event in _WHY_AGAIN:
-            _log.info("site %s: reloading, because %s", self.name, _WHY_AGAIN[event])
+        if event in WHY_AGAIN:
+            _log.info("site %s: reloading, because %s", self.name, WHY_AGAIN[event])
         try:
             if decided:
                 decided.check_paths()
@@ -363,6 +341,8 @@ class InProcessSite:
             app = debugged(app, pin)
         patience = Patience(self._site.upload_rate, Share(server.of_this_server))
         self._put(Completed(app, Errors(own) if own else None, patience))
+        if self._attempt and not self._site.files_only:
+            self._attempt.write_down(self.name)
         incidents.did(self.name, incidents.RECOVERED if self._failures.clear(self.name) else did)
 
     def _relay(self, error: NeedsProcess | None) -> None:
@@ -409,7 +389,7 @@ class InProcessSite:
         detail = tracebacks.traced(error) if is_traced else ""
         self._put(pages.for_error(error, incident=failure.incident, detail=detail))
 
-    def _fail(self, error: MultisiteError, message: str) -> _Failure:
+    def _fail(self, error: MultisiteError, message: str) -> FailedImport:
         last, incident = self._failure, incidents.new()
         count = last.count if last else 0
         retry_at = self._clock() + min(2.0**count, LONGEST_PAUSE)
@@ -426,7 +406,9 @@ class InProcessSite:
         if not is_told:
             files, serving, own = (self._entry.path, *watched), bool(self._generation), isinstance(error, NeedsProcess)
             self._failures.note(self.name, error.reason, incident, serving=serving, own_process=own, watched=files)
-        self._failure = _Failure(error.reason, incident, retry_at, count, watched)
+            if self._attempt:
+                self._attempt.write_down(self.name, error.reason, incident)
+        self._failure = FailedImport(error.reason, incident, retry_at, count, watched)
         return self._failure
 
     # Triggers

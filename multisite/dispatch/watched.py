@@ -18,7 +18,7 @@ Environ = dict[str, Any]
 class _Uncounted:
     """Counts nothing: requests that no site answers are in no site's figures."""
 
-    left = 0
+    left, site = 0, ""
 
     def count(self) -> int:
         return monotonic_ns()
@@ -34,7 +34,10 @@ class _Uncounted:
     def ended(self, status: int, failed: bool) -> None:
         pass
 
-    def end(self, began: int, failed: bool, sent: int, status: int, received: int, cpu: int) -> None:
+    def end(self, began: int, failed: bool, sent: int, status: int, received: int, cpu: int) -> int:
+        return 0
+
+    def relayed(self, took: int) -> None:
         pass
 
     def withdraw(self) -> None:

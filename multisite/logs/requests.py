@@ -11,12 +11,14 @@ that cheap.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
 from time import monotonic_ns, thread_time_ns
 from typing import Any, Protocol
 
 from multisite.errors import pages
+from multisite.logs import past
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -26,6 +28,10 @@ IN_PROCESS, SPAWNED, PROXY, STATIC, PAGE = "in-process", "spawned", "proxy", "st
 ELSEWHERE = (SPAWNED, PROXY)
 
 KEY = "multisite.visit"
+#: the key in the environ of a request whose answer is to say when the application had it, for the relay
+TIMED = "multisite.timed"
+_TIMES = re.compile("([0-9]{1,20}) ([0-9]{1,20})")
+_SLOW = int(past.SLOW * 1e9)
 NO_BODY = (204, 304)
 
 LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
@@ -38,6 +44,7 @@ class _Counts(Protocol):
     """What counts a site's requests (`multisite.sites.usage.Counts`)."""
 
     left: int
+    site: str
 
     def count(self) -> int:
         """Count one whose time is not measured."""
@@ -54,8 +61,11 @@ class _Counts(Protocol):
     def ended(self, status: int, failed: bool) -> None:
         """Take note of the end of one whose time is not measured; `status` is 0 where it has none."""
 
-    def end(self, began: int, failed: bool, sent: int, status: int, received: int, cpu: int) -> None:
-        """Take note of the end of one whose time is measured."""
+    def end(self, began: int, failed: bool, sent: int, status: int, received: int, cpu: int) -> int:
+        """Take note of the end of one whose time is measured; returns how many nanoseconds it took."""
+
+    def relayed(self, took: int) -> None:
+        """Take note of the nanoseconds that the relay has added to one."""
 
     def withdraw(self) -> None:
         """Have it not counted after all."""
@@ -86,6 +96,7 @@ class RequestRecord:
     """
 
     __slots__ = (
+        "_answered",
         "_began",
         "_body",
         "_close",
@@ -97,6 +108,7 @@ class RequestRecord:
         "_next",
         "_open",
         "_place",
+        "_split",
         "_start",
         "_state",
         "_status",
@@ -118,6 +130,8 @@ class RequestRecord:
         self._log = log
         self._status = self._state = ""
         self._open = True
+        self._answered = 0
+        self._split: past.Split = (None, None, None)
         self._close: Callable[[], object] | None = None
         self.sent = 0
         self.how = how
@@ -127,10 +141,14 @@ class RequestRecord:
             get = environ.get
             self.uri: str = get("RAW_URI") or _uri(environ)
             self.peer: str = get("REMOTE_ADDR", "")
-        self._measured = counts.left > 0 or how in ELSEWHERE
+        if counts.left > 0:
+            self._measured = True
+            if how != IN_PROCESS:
+                environ[TIMED] = True
+        else:
+            self._measured = how in ELSEWHERE
         self._began = counts.begin() if self._measured else counts.count()
-        target = environ.get("RAW_URI") or environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        self._place = counts.enter(self._began, self.method, target)
+        self._place = counts.enter(self._began, self.method, _target(environ))
         self._thread = get_ident() if self._measured and how not in ELSEWHERE else 0
         self._cpu = thread_time_ns() if self._thread else 0
 
@@ -198,10 +216,13 @@ class RequestRecord:
 
     def __next__(self) -> bytes:
         following = self._next
-        if following is None:
-            following = self._next = iter(self._body).__next__
         try:
-            data = following()
+            if following is None:
+                following = self._next = iter(self._body).__next__
+                data = following()
+                self._answered = monotonic_ns()
+            else:
+                data = following()
         except StopIteration:
             self._state = "whole"
             raise
@@ -255,15 +276,46 @@ class RequestRecord:
         self._open = False
         self._counts.leave(self._place)
         failed = status >= 500 or (cut and status > 0)
+        took = 0
         if self._measured:
             # Another thread may send the end of the answer; what it has used is not the site's.
             cpu = thread_time_ns() - self._cpu if self._thread == get_ident() else 0
-            self._counts.end(self._began, failed, sent, status, _length_of(self.environ), cpu)
+            took = self._counts.end(self._began, failed, sent, status, _length_of(self.environ), cpu)
         else:
             self._counts.ended(status, failed)
         if self._log:
             how = f"{self.how},cut" if cut else self.how
-            self._log.write(self, status, sent, (monotonic_ns() - self._began) / 1e9, how)
+            took = took or monotonic_ns() - self._began
+            self._log.write(self, status, sent, took / 1e9, how)
+        if took >= _SLOW:
+            self._write_slow(status, took)
+
+    def answered(self, sent_at: float, now: float, times: str) -> None:
+        """Note when the answer of a backend began.
+
+        Args:
+            sent_at: monotonic seconds when the request was sent to it.
+            now: monotonic seconds.
+            times: when it took the request and when it began to answer, in nanoseconds of the same clock; "" where it
+                does not say so.
+        """
+        timed = _TIMES.fullmatch(times)
+        sent, self._answered = int(sent_at * 1e9), int(now * 1e9)
+        if not timed:
+            self._split = (sent - self._began) / 1e9, None, (self._answered - sent) / 1e9
+            return
+        taken = min(max(sent, int(timed[1])), self._answered)  # a site can write anything there
+        app = min(max(0, int(timed[2]) - taken), self._answered - taken)
+        added = self._answered - taken - app
+        self._counts.relayed(added)
+        self._split = (taken - self._began) / 1e9, added / 1e9, app / 1e9
+
+    def _write_slow(self, status: int, took: int) -> None:
+        """Write a slow request down, unless only its answer took long."""
+        seconds = (self._answered - self._began if self._answered else took) / 1e9
+        if seconds >= past.SLOW and self._counts.site:
+            split = (None, None, seconds) if self.how == IN_PROCESS else self._split
+            past.was_slow(self._counts.site, self.method, _target(self.environ), status, seconds, split)
 
     @property
     def is_open(self) -> bool:
@@ -288,6 +340,13 @@ def ended(environ: Environ, status: int, sent: int, cut: bool = False) -> None:
         request.done(status, sent, cut)
 
 
+def answered(environ: Environ, sent_at: float, now: float, times: str) -> None:
+    """Say that the answer to a relayed request has begun (`RequestRecord.answered`)."""
+    request: RequestRecord | None = environ.get(KEY)
+    if request:
+        request.answered(sent_at, now, times)
+
+
 def let_go(environ: Environ) -> bool:
     """Leave a request to others, who see its end; False where it is to be logged here."""
     request: RequestRecord | None = environ.get(KEY)
@@ -304,6 +363,11 @@ def replaced(environ: Environ) -> None:
     former: RequestRecord | None = environ.pop(KEY, None)
     if former:
         former.forget()
+
+
+def _target(environ: Environ) -> str:
+    target: str = environ.get("RAW_URI") or environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return target
 
 
 def _length_of(environ: Environ) -> int:

@@ -295,6 +295,7 @@ class LoopRelay(Watcher):
         now = time.monotonic()
         self._destination.pace.took(now - self._began, now)
         assert self._exchange
+        requests.answered(self._environ, self._exchange.sent_at, now, head.times)
         self._destination.queue.leave(self._exchange)
 
     def _flush(self) -> None:

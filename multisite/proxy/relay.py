@@ -155,10 +155,12 @@ def _answer(request: Request, start_response: Any) -> Iterable[bytes]:
     """Pass on an answer that is complete."""
     assert request.exchange
     request.exchange.close()
+    head = request.incoming.head
+    assert head
+    if head.times:
+        requests.answered(request.environ, request.exchange.sent_at, time.monotonic(), head.times)
     connection = request.connection
     if not connection.ends or connection.worker.logs_access:
-        head = request.incoming.head
-        assert head
         start_response(head.status, head.fields)
         return [request.content] if request.content else []
     data = request.whole()
@@ -228,6 +230,7 @@ def _answer_of(
             if "wsgi.early_hints" in environ:
                 environ["wsgi.early_hints"](fields)
         incoming.hints.clear()
+    requests.answered(environ, exchange.sent_at, time.monotonic(), incoming.head.times)
     start_response(incoming.head.status, incoming.head.fields)
     answer = Answer(exchange, incoming, content, destination.stall_timeout, release)
     return list(answer) if incoming.done else answer  # the usual case: all of it came at once

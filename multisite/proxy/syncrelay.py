@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from multisite.errors import MultisiteError
-from multisite.logs.requests import ended
+from multisite.logs.requests import answered, ended
 from multisite.proxy import downstream, leave, loop
 from multisite.proxy.loop import RelayLoop, Watcher
 from multisite.proxy.request import Request
@@ -124,6 +124,9 @@ class SyncRelay:
             leave.hand_over(request)
 
     def _send(self, request: Request) -> None:
+        head = request.incoming.head
+        if head and head.times and request.exchange:
+            answered(request.environ, request.exchange.sent_at, time.monotonic(), head.times)
         data = request.whole()
         if len(data) <= ALWAYS_FITS and request.connection.said_last:
             sent = _write(request.wire, data)

@@ -12,6 +12,9 @@ import os
 import re
 import stat
 import time
+from time import monotonic_ns
+
+from .envelope import TIMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class WsgiAnswer:
         status: the code, 0 until the app gives it.
         is_begun: something has been sent.
         size: bytes of the body so far.
+        begun_at: when the first piece of a body that comes in pieces was sent, in nanoseconds of the monotonic clock;
+            0: nothing was sent, or all at once.
     """
 
     _version = "HTTP/1.1"
@@ -54,7 +59,7 @@ class WsgiAnswer:
     def __init__(self, connection: socket.socket, method: str, protocol: str) -> None:
         self.status = 0
         self.is_begun = False
-        self.size = 0
+        self.size = self.begun_at = 0
         self._connection = connection
         self._is_head = method == "HEAD"
         self._has_body = not self._is_head
@@ -113,6 +118,7 @@ class WsgiAnswer:
             return
         for data in result:
             self.write(data)
+            self.begun_at = self.begun_at or monotonic_ns()
         self._end(b"")
 
     def refuse(self, status: str) -> None:
@@ -185,6 +191,21 @@ class WsgiAnswer:
     def is_short(self) -> bool:
         """Whether the app gave less than it had announced."""
         return self._has_body and self._length is not None and self._sent < self._length
+
+
+class TimedAnswer(WsgiAnswer):
+    """An answer that says when the application had the request.
+
+    Attributes:
+        taken_at: when the request was taken, in nanoseconds of the monotonic clock.
+    """
+
+    taken_at = 0
+
+    def _send(self, data: bytes) -> None:
+        if self._head and not self.is_begun:
+            self._head += f"{TIMES}: {self.taken_at} {monotonic_ns()}\r\n"
+        super()._send(data)
 
 
 class WholeAnswer(WsgiAnswer):

@@ -102,6 +102,10 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
         self._notifier.recycles()
         self._stop()
 
+    def tell_slow(self, request: Any, status: int, took: int) -> None:
+        """Report a request whose answer began `took` nanoseconds after it."""
+        self._notifier.slow(request.method, request.uri or "", status, took)
+
     def _stop(self) -> None:
         self._alive = False
         if self._stopped is not None:

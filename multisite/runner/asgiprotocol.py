@@ -17,7 +17,7 @@ import asyncio
 import os
 import select
 from itertools import compress
-from time import monotonic
+from time import monotonic, monotonic_ns
 from urllib.parse import quote, unquote_to_bytes
 
 from gunicorn.asgi.protocol import ASGIProtocol
@@ -29,6 +29,8 @@ from .envelope import (
     APART,
     CAPTURES,
     FIRST,
+    TIMED,
+    TIMES,
     UWSGI,
     WITH_CLIENT,
     BadEnvelope,
@@ -38,7 +40,7 @@ from .envelope import (
     variables_of,
 )
 from .forks import leave_if_child
-from .report import say
+from .report import SLOW, say
 from .requesthead import CLAIMS, END, FAMILY, PROXY, TRUSTED_PEER, split_target
 
 TYPE_CHECKING = False
@@ -77,7 +79,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._variables: dict[str, Any] = {}
         self._failed = self._quiet = False
         self._is_relayed = start.startswith(FIRST)
-        self._status = self._received = self._sent = 0
+        self._status = self._received = self._sent = self._taken_at = self._begun_at = 0
         self._asked_at = 0.0
         self._hangup: select.epoll | None = None
         self._unanswered: set[asyncio.Task[Any]] = set()  # calls of the application that have not finished
@@ -264,8 +266,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         if complete is not None:
             complete.add_done_callback(lambda _: self._unanswered.discard(task))
         self.worker.nr_conns += 1  # what the worker waits for at its end; the connection may end before
-        began = self._board.begin(self._quiet, self._is_relayed)
-        self._failed, self._status, self._sent = False, 0, 0
+        began = self._taken_at = self._board.begin(self._quiet, self._is_relayed)
+        self._failed, self._status, self._sent, self._begun_at = False, 0, 0, 0
         place = -1 if self._is_relayed else self._board.enter(began, request.method, request.uri or "")
         try:
             return await handling
@@ -274,16 +276,21 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             self._unanswered.discard(task)
             self.worker.nr_conns -= 1
             self._board.leave(place)
-            self._board.end(
-                began, self._failed, self._received, self._sent, self._quiet, self._is_relayed, self._status
-            )
+            sizes, about = (self._received, self._sent), (self._quiet, self._is_relayed, self._status)
+            ended = self._board.end(began, self._failed, *sizes, *about)
             self._received = 0
+            if ended - began >= SLOW and not (self._is_relayed or self._websocket):
+                self.worker.tell_slow(request, self._status, (self._begun_at or ended) - began)
 
-    def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:
+    def _send_response_start(self, status: int, headers: Any, *args: Any, **kwargs: Any) -> None:
         self._status, self._failed = status, status >= 500
-        super()._send_response_start(status, *args, **kwargs)
+        if TIMED in self._variables:
+            headers = [*headers, (TIMES.encode(), b"%d %d" % (self._taken_at, monotonic_ns()))]
+        super()._send_response_start(status, headers, *args, **kwargs)
 
     def _send_body(self, body: bytes, chunked: bool = False, last: bool = False, size: int | None = None) -> None:
+        if not last and not self._begun_at:
+            self._begun_at = monotonic_ns()
         self._sent += len(body) if size is None else size
         super()._send_body(body, chunked, last, size)
 

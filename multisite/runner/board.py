@@ -68,6 +68,8 @@ _RELAYED_NOW = _RELAYED + len(RELAYED) + (_RELAYED - _BUCKETS)  # of those in fl
 # Of a site in a worker alone, which has other sites, too:
 CPU = _RELAYED_NOW + 1  # nanoseconds of processor time of the threads that answered its measured requests
 MEMORY = CPU + 1  # bytes that its import has added, 0 where it is not imported
+RELAYS = MEMORY + 1  # relayed requests of which the application has said how long it took
+RELAY_TIME = RELAYS + 1  # nanoseconds that the relay has added to them
 
 
 class Board:
@@ -125,8 +127,8 @@ class Board:
         quiet: bool = False,
         relayed: bool = False,
         status: int = 0,
-    ) -> None:
-        """Note that this request was answered, or given up.
+    ) -> int:
+        """Note that this request was answered, or given up; returns the time.
 
         Args:
             failed: with an error, or not to the end.
@@ -154,6 +156,7 @@ class Board:
                     cells[cell] = _next(cells[cell], figure)
                 for cell in places:
                     cells[cell + _AGAIN] = _next(cells[cell + _AGAIN])
+        return now
 
 
 _SUMMED = (_ERRORS, _BUSY, _RECEIVED, _SENT)
@@ -251,11 +254,22 @@ class Record:
 
     `latencies` has a count for each of `LATENCIES` and one for all that took longer, `statuses` one for each of
     `STATUSES`. `relayed` has those of `RELAYED`, and the same counts; `relayed_now` are those in flight. `cpu`
-    (seconds) and `memory` (bytes) are those of a site in a worker (`CPU`, `MEMORY`).
+    (seconds), `memory` (bytes), `relays` and `relay_time` (seconds) are those of a site in a worker (`CPU` and others).
     `flights` has method, path and age of some requests that are in flight.
     """
 
-    __slots__ = (*FIELDS[1:], "cpu", "flights", "latencies", "memory", "relayed", "relayed_now", "statuses")
+    __slots__ = (
+        *FIELDS[1:],
+        "cpu",
+        "flights",
+        "latencies",
+        "memory",
+        "relay_time",
+        "relayed",
+        "relayed_now",
+        "relays",
+        "statuses",
+    )
 
     def __init__(self, cells: Sequence[int], now: int) -> None:
         self.flights: tuple[tuple[str, str, float], ...] = ()
@@ -276,6 +290,7 @@ class Record:
         self.relayed = tuple(bounded[_RELAYED:_RELAYED_NOW])
         self.relayed_now = min(bounded[_RELAYED_NOW], self.in_flight)
         self.cpu, self.memory = bounded[CPU] / 1e9, bounded[MEMORY]
+        self.relays, self.relay_time = bounded[RELAYS], bounded[RELAY_TIME] / 1e9
 
     def __repr__(self) -> str:
         return f"<Record pid={self.pid} in_flight={self.in_flight} requests={self.requests}>"

@@ -85,11 +85,13 @@ class RequestConnection(socket.socket):
         place: where it is shown as being in flight (`board.Flights`), -1 where it is not; None: not yet.
         received, sent: bytes of the bodies of the request and its answer.
         is_taken: it belongs to the site from now on (a WebSocket).
+        taken_at: when the request was taken, in nanoseconds of the monotonic clock; begun_at: that of `WsgiAnswer`.
     """
 
     __slots__ = (
         "_limited",
         "ahead",
+        "begun_at",
         "environ",
         "failed",
         "gone",
@@ -100,6 +102,7 @@ class RequestConnection(socket.socket):
         "sent",
         "since",
         "status",
+        "taken_at",
     )
 
     def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
@@ -109,7 +112,7 @@ class RequestConnection(socket.socket):
         self.environ: Mapping[str, Any] = {}
         self.ahead = b""
         self.gone = self.failed = self.is_taken = False
-        self.received = self.sent = self.status = 0
+        self.received = self.sent = self.status = self.taken_at = self.begun_at = 0
         self.place: int | None = None
         self._limited = -1.0
 

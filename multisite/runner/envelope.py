@@ -3,6 +3,7 @@
 The first byte of HTTP is that of a method, and a front end writes it, so no client can send an envelope. The body is
 exactly ``CONTENT_LENGTH`` bytes, or in chunks (RFC 9112, section 7.1) where ``multisite.body`` says "chunked". With
 the byte 2 instead of 1 comes a descriptor, the client's own connection, which is to be answered (unix(7), SCM_RIGHTS).
+Where ``multisite.timed`` is set, the answer says when the application had the request (`TIMES`).
 
 A front end or a router may send the same as a packet of the uwsgi protocol, which begins with the byte 0.
 """
@@ -26,6 +27,8 @@ UWSGI = b"\x00"  # modifier1 of a WSGI request
 BODY = "multisite.body"
 CAPTURES = "multisite.captures"
 APART = "multisite.apart"
+TIMED = "multisite.timed"
+TIMES = "Multisite-Times"  # the field of an answer with when the request was taken, and when the answer was begun
 ROUTING = "wsgiorg.routing_args"
 LARGEST = 1 << 20
 IS_QUIET = 0x80000000  # in the length, which is never so large: the request does not count as use of the site

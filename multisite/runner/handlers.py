@@ -14,10 +14,10 @@ import threading
 from functools import partial
 from time import monotonic_ns
 
-from .answer import PAGE, FileWrapper, ReadFile, WholeAnswer, WsgiAnswer
+from .answer import PAGE, FileWrapper, ReadFile, TimedAnswer, WholeAnswer, WsgiAnswer
 from .body import Gone, answered
 from .connection import ListeningSocket, RequestConnection
-from .envelope import UWSGI, BadEnvelope, body_of, receive, size_of_body, sized_body, tell_apart
+from .envelope import TIMED, UWSGI, BadEnvelope, body_of, receive, size_of_body, sized_body, tell_apart
 from .forks import leave_if_child
 from .gunicorn_setup import Log, settings
 from .job import Job
@@ -70,7 +70,7 @@ class AppCaller:
         self._call(environ, answer, connection, body)
         connection.status = 101 if connection.is_taken else answer.status
         connection.received, connection.sent = size_of_body(environ, body), connection.sent + answer.size
-        connection.failed = answer.status >= 500 or answer.is_short
+        connection.failed, connection.begun_at = answer.status >= 500 or answer.is_short, answer.begun_at
         if type(body) is not io.BytesIO or connection.is_taken:
             connection.linger()
         if offer:
@@ -193,6 +193,9 @@ class EnvelopeHandler:
         if start.startswith(UWSGI):  # an answer in that protocol ends with the connection
             environ.setdefault("SERVER_SOFTWARE", _software())
             answer: WsgiAnswer = WholeAnswer(connection, method, "HTTP/1.0")
+        elif environ.pop(TIMED, ""):
+            answer = TimedAnswer(connection, method, protocol)
+            answer.taken_at = connection.taken_at
         else:
             answer = WsgiAnswer(connection, method, protocol)
         self._caller.serve(environ, body, answer, connection)

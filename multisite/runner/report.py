@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 STDERR = 2
+SLOW = 10**9  # nanoseconds until an answer begins, from which on a request is slow
 LONGEST = 1000  # characters of a line for the supervisor
 END = "\n\n"  # of a message to it: no line of one is empty
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -100,6 +101,16 @@ class Notifier:
     def facts(self, found: dict[str, Any]) -> None:
         """Report what the examination of the site has found."""
         self._send(f"FACTS={dumps(found)}")
+
+    def slow(self, method: str, target: str, status: int, took: int) -> None:
+        """Report a request that was not relayed, if it was slow; its query is left out.
+
+        Args:
+            took: nanoseconds until its answer began.
+        """
+        if took >= SLOW:
+            path = target.partition("?")[0][:LONGEST]
+            self._send(f"SLOW={dumps([method[:20], path, status, took / 1e9])}")
 
     def _send(self, text: str) -> None:
         self._waiting.append((text + END).encode("utf-8", "replace"))

@@ -14,7 +14,7 @@ from .forks import leave_if_child, watch
 from .handlers import AppCaller, EnvelopeHandler, HttpHandler
 from .hangs import Watchdog
 from .job import Job
-from .report import Notifier, report
+from .report import SLOW, Notifier, report
 from .smoke import Smoke, ask_wsgi, leave_unless_well
 
 TYPE_CHECKING = False
@@ -103,7 +103,7 @@ class WsgiServer:
         if not start:
             return
         about = is_quiet(start), client < 0 and start.startswith(FIRST)  # by a worker
-        began = self._board.begin(*about)
+        began = connection.taken_at = self._board.begin(*about)
         connection.place = -1 if about[1] else None
         try:
             self._serve(connection, start, client)
@@ -113,7 +113,15 @@ class WsgiServer:
         finally:
             leave_if_child()
             self._board.leave(-1 if connection.place is None else connection.place)
-            self._board.end(began, connection.failed, connection.received, connection.sent, *about, connection.status)
+            sizes = connection.received, connection.sent
+            ended = self._board.end(began, connection.failed, *sizes, *about, connection.status)
+            if ended - began >= SLOW and not about[1] and not connection.is_taken:
+                self._tell_slow(connection, (connection.begun_at or ended) - began)
+
+    def _tell_slow(self, connection: RequestConnection, took: int) -> None:
+        environ = connection.environ
+        target = environ.get("RAW_URI") or environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        self._notifier.slow(environ.get("REQUEST_METHOD", ""), target, connection.status, took)
 
     def _serve(self, connection: RequestConnection, start: bytes, client: int) -> None:
         """Choose by the first byte, which a client cannot forge: its bytes never come first on this socket."""

@@ -8,12 +8,14 @@ figures take them from here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from multisite.runner import board
 from multisite.runner.board import STATUSES
 from multisite.sites.tally import KINDS
-from multisite.sites.usage import Sums
 
 ENOUGH = 20  # measured requests below which a percentile says nothing
 MOST_SHOWN = 100  # requests in flight
@@ -30,6 +32,70 @@ COUNTED = (
     "latency",
 )
 STARTED = ("starts_by_kind", "start_seconds", "start_failures", "stops_by_reason")
+
+
+@dataclass
+class Sums:
+    """What was counted for one site, in all workers that there have been.
+
+    Attributes:
+        measured: how many of the requests the bytes and times are about.
+        busy: seconds between requests and the ends of their answers, of all requests together.
+        latencies: of the measured ones, a count for each of `board.LATENCIES` and one for what took longer.
+        statuses: how many have ended, for each of `board.STATUSES`.
+        last_use: Unix seconds, 0.0: never, as far as that is known.
+        cpu: seconds of processor time that measured requests took in workers, the import that one waited for included.
+        relays: of how many the application has said how long it took.
+        relay_time: seconds that the relay has added to those, until their answers began.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    sent: int = 0
+    busy: float = 0.0
+    in_flight: int = 0
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(board.LATENCIES) + 1))
+    statuses: list[int] = field(default_factory=lambda: [0] * len(board.STATUSES))
+    received: int = 0
+    last_use: float = 0.0
+    cpu: float = 0.0
+    relays: int = 0
+    relay_time: float = 0.0
+    flights: tuple[tuple[str, str, float], ...] = ()
+
+    @property
+    def measured(self) -> int:
+        """How many requests have been measured to their end."""
+        return sum(self.latencies)
+
+    def add(self, record: board.Record) -> None:
+        """Add what one worker counted."""
+        self.requests += record.requests
+        self.errors += record.errors
+        self.sent += record.sent
+        self.received += record.received
+        self.busy += record.busy
+        self.cpu += record.cpu
+        self.relays += record.relays
+        self.relay_time += record.relay_time
+        self.latencies = [a + b for a, b in zip(self.latencies, record.latencies, strict=True)]
+        self.statuses = [a + b for a, b in zip(self.statuses, record.statuses, strict=True)]
+        if record.last_use:
+            self.last_use = max(self.last_use, time.time() - (time.monotonic() - record.last_use))
+
+    def all_of_them(self) -> Sums:
+        """Return the figures of all requests, as those that were measured suggest; errors are known of all.
+
+        An earlier release knew those of the measured ones only.
+        """
+        known = sum(self.statuses)
+        ended = known or self.requests - self.in_flight
+        if not self.measured or ended <= self.measured:
+            return self
+        share = ended / self.measured
+        errors = self.errors if known else round(self.errors * share)
+        sent, received = round(self.sent * share), round(self.received * share)
+        return replace(self, errors=errors, sent=sent, received=received, busy=self.busy * share, cpu=self.cpu * share)
 
 
 def counted(sums: Sums | None, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +164,7 @@ def _split(sums: Sums | None, told: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "queued": _spans(told.get("queued"), told.get("queued_seconds")),
         "start": _spans(told.get("ready"), told.get("start_seconds")),
-        "relay": None,
+        "relay": _spans(sums.relays, sums.relay_time) if sums else None,
         "app": _spans(told.get("app"), told.get("app_seconds")),
         "whole": _spans(sums.measured, sums.busy) if sums else None,
     }

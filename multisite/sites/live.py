@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from multisite.config.model import Home
 from multisite.config.read import find_home, read_home
 from multisite.errors import ConfigError, Problem
-from multisite.logs import incidents, kept, servicelog
+from multisite.logs import incidents, kept, past, servicelog
 from multisite.sites import catalogue
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.holdings import NOBODY, HoldingsFile
@@ -152,6 +152,7 @@ class LiveHome:
         self._configure_logging(home)
         kept.begin(home.state_dir)
         incidents.begin(home.state_dir)
+        past.begin(home.state_dir)
         os.environ.update(home.env)
         self._folder = SiteDir(home, known=self._folder, clock=self._clock)
         self._scan()

@@ -17,6 +17,7 @@ from multisite.errors import ConnectFailed, MultisiteError, UpstreamTimeout
 from multisite.logs import incidents, servicelog
 from multisite.sites import usage
 from multisite.sites.failures import Failure, LastFailures, part
+from multisite.sites.figures import Sums
 from multisite.sites.statefile import StateFile
 
 SAME_WITHIN = 60.0  # seconds after which it is another event, whatever the reason
@@ -85,13 +86,13 @@ def _remedy(error: MultisiteError, site: Site) -> str:
     return "look into the log of the application"
 
 
-def answered(sums: usage.Sums | None) -> int:
+def answered(sums: Sums | None) -> int:
     """Return how many requests of a site have been measured, and answered without an error."""
     return sums.measured - sums.errors if sums else 0
 
 
 def lasting(
-    failures: Mapping[str, Failure], site: Site, sums: usage.Sums | None, reaches: Callable[[str], bool]
+    failures: Mapping[str, Failure], site: Site, sums: Sums | None, reaches: Callable[[str], bool]
 ) -> list[Failure]:
     """Return the troubles of a site that are not over, the last one first.
 

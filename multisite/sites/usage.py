@@ -21,12 +21,12 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field, replace
 from time import monotonic_ns
 from typing import Any
 
 from multisite.config.model import Home
 from multisite.runner import board
+from multisite.sites.figures import Sums
 from multisite.sites.statefile import StateFile
 
 FOLDER = "usage"  # in the runtime directory
@@ -49,6 +49,7 @@ class Counts:
     """The counts of one site in one worker.
 
     Attributes:
+        site: whose they are.
         cells: where they are.
         requests: how many there were; `count` alone counts one that is not measured.
         left: requests that may still be measured in this second.
@@ -59,10 +60,10 @@ class Counts:
     together what one request changes.
     """
 
-    __slots__ = ("_lock", "cells", "enter", "leave", "left", "requests")
+    __slots__ = ("_lock", "cells", "enter", "leave", "left", "requests", "site")
 
-    def __init__(self, cells: memoryview) -> None:
-        self.cells = cells
+    def __init__(self, cells: memoryview, site: str = "") -> None:
+        self.cells, self.site = cells, site
         self.left = MEASURED
         self.requests = 0
         self._lock = threading.Lock()
@@ -96,8 +97,8 @@ class Counts:
         if failed:
             cells[_ERRORS] += 1
 
-    def end(self, began: int, failed: bool, sent: int, status: int = 0, received: int = 0, cpu: int = 0) -> None:
-        """The request has ended that was measured.
+    def end(self, began: int, failed: bool, sent: int, status: int = 0, received: int = 0, cpu: int = 0) -> int:
+        """The request has ended that was measured; returns how many nanoseconds it took.
 
         Args:
             began: what `begin` returned.
@@ -118,6 +119,14 @@ class Counts:
             cells[board.CPU] += cpu
             cells[bucket] += 1
             self.ended(status, failed)
+        return took
+
+    def relayed(self, took: int) -> None:
+        """Count the nanoseconds that the relay has added to a request, between us and the application."""
+        cells = self.cells
+        with self._lock:
+            cells[board.RELAYS] += 1
+            cells[board.RELAY_TIME] += took
 
     def imported(self, size: int) -> None:
         """Note how many bytes the site's import has added to this process; 0: it is not imported any more."""
@@ -173,7 +182,7 @@ class Usage:
         with self._lock:
             found = self._known.get(site)
             if found is None:
-                found = Counts(self._cells(site))
+                found = Counts(self._cells(site), site)
                 if len(self._known) < MOST_SITES:
                     self._known[site] = found
             return found
@@ -243,64 +252,6 @@ def of_worker(home: Home, folder: Callable[[Home], str], kind: str = FOLDER) -> 
         return found
 
 
-@dataclass
-class Sums:
-    """What was counted for one site, in all workers that there have been.
-
-    Attributes:
-        measured: how many of the requests the bytes and times are about.
-        busy: seconds between requests and the ends of their answers, of all requests together.
-        latencies: of the measured ones, a count for each of `board.LATENCIES` and one for what took longer.
-        statuses: how many have ended, for each of `board.STATUSES`.
-        last_use: Unix seconds, 0.0: never, as far as that is known.
-        cpu: seconds of processor time that measured requests took in workers, the import that one waited for included.
-    """
-
-    requests: int = 0
-    errors: int = 0
-    sent: int = 0
-    busy: float = 0.0
-    in_flight: int = 0
-    latencies: list[int] = field(default_factory=lambda: [0] * (len(board.LATENCIES) + 1))
-    statuses: list[int] = field(default_factory=lambda: [0] * len(board.STATUSES))
-    received: int = 0
-    last_use: float = 0.0
-    cpu: float = 0.0
-    flights: tuple[tuple[str, str, float], ...] = ()
-
-    @property
-    def measured(self) -> int:
-        """How many requests have been measured to their end."""
-        return sum(self.latencies)
-
-    def add(self, record: board.Record) -> None:
-        """Add what one worker counted."""
-        self.requests += record.requests
-        self.errors += record.errors
-        self.sent += record.sent
-        self.received += record.received
-        self.busy += record.busy
-        self.cpu += record.cpu
-        self.latencies = [a + b for a, b in zip(self.latencies, record.latencies, strict=True)]
-        self.statuses = [a + b for a, b in zip(self.statuses, record.statuses, strict=True)]
-        if record.last_use:
-            self.last_use = max(self.last_use, time.time() - (time.monotonic() - record.last_use))
-
-    def all_of_them(self) -> Sums:
-        """Return the figures of all requests, as those that were measured suggest; errors are known of all.
-
-        An earlier release knew those of the measured ones only.
-        """
-        known = sum(self.statuses)
-        ended = known or self.requests - self.in_flight
-        if not self.measured or ended <= self.measured:
-            return self
-        share = ended / self.measured
-        errors = self.errors if known else round(self.errors * share)
-        sent, received = round(self.sent * share), round(self.received * share)
-        return replace(self, errors=errors, sent=sent, received=received, busy=self.busy * share, cpu=self.cpu * share)
-
-
 @contextlib.contextmanager
 def _locked(folder: str, how: int) -> Iterator[None]:
     """Keep the files from being gathered while they are read or made; who only reads makes nothing."""
@@ -364,7 +315,19 @@ def gather(folder: str, past: StateFile) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-_KEPT = ("requests", "errors", "sent", "busy", "latencies", "statuses", "received", "last_use", "cpu")
+_KEPT = (
+    "requests",
+    "errors",
+    "sent",
+    "busy",
+    "latencies",
+    "statuses",
+    "received",
+    "last_use",
+    "cpu",
+    "relays",
+    "relay_time",
+)
 
 
 def _load(past: StateFile) -> tuple[dict[str, Sums], float]:
@@ -387,6 +350,8 @@ def _loaded(row: list[Any], same: bool) -> Sums:
         sums.statuses = [int(count) for count, _ in zip(statuses, board.STATUSES, strict=True)]
         sums.received, sums.last_use = int(received), float(last_use)
         sums.cpu = float(later[0]) if later else 0.0
+        if later[1:]:
+            sums.relays, sums.relay_time = int(later[1]), float(later[2])
     return sums
 
 

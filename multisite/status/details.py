@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from multisite.errors import MultisiteError
+from multisite.logs import past
 from multisite.logs.kept import FOLDER
 from multisite.logs.keptfiles import file_name
 from multisite.logs.logfiles import STREAMS, Tail
@@ -15,8 +16,9 @@ from multisite.sites import history
 from multisite.status import incidents
 from multisite.status.charges import charges, span
 from multisite.status.settings import MASK, origin, settings
-from multisite.status.web.markup import Html
-from multisite.status.web.sparkline import sparkline
+from multisite.status.sight import state_folders
+from multisite.status.web.markup import Html, size
+from multisite.status.web.sparkline import level, sparkline
 
 if TYPE_CHECKING:
     from multisite.config.model import Site, SiteFile
@@ -31,6 +33,7 @@ def of(inventory: Inventory, row: dict[str, Any]) -> dict[str, Any]:
     """Return the details of a site; what cannot be read is left out."""
     found: dict[str, Any] = {"home": inventory.home.path, "started": (row.get("journey") or {}).get("way")}
     found["curves"] = curves(row)
+    found["past"] = past.read(state_folders(inventory.home), row["name"])
     with suppress(MultisiteError, OSError):
         name = str(row.get("template") or row["name"])
         bill = charges(inventory.home, *span("", time.time()), lambda one: one == name)
@@ -87,7 +90,7 @@ def last_hour(row: dict[str, Any]) -> Html:
     path, now = row.get("history_file"), time.time()
     if not path or now - (row.get("last_use") or 0.0) > HOUR:
         return Html("")
-    return _drawn(path, 1, HOUR // 60, now, "the last hour")
+    return _traffic(history.read(path, 1, now, HOUR // 60), "the last hour")
 
 
 def curves(row: dict[str, Any]) -> list[tuple[str, Html]]:
@@ -95,13 +98,20 @@ def curves(row: dict[str, Any]) -> list[tuple[str, Html]]:
     path, now = row.get("history_file"), time.time()
     if not path:
         return []
-    spans = ((0, 300, "the last five minutes"), (1, 1440, "the last day"), (2, 720, "the last 30 days"))
-    return [
-        (f"Requests (line) and errors (bars) of {what}", _drawn(path, tier, points, now, what))
-        for tier, points, what in spans
-    ]
+    found = []
+    for tier, points, what in (
+        (0, 300, "the last five minutes"),
+        (1, 1440, "the last day"),
+        (2, 720, "the last 30 days"),
+    ):
+        samples = history.read(path, tier, now, points)
+        sizes = [one.memory for one in samples]
+        found += [
+            (f"Requests (line) and errors (bars) of {what}", _traffic(samples, what)),
+            (f"Memory of {what}", level(sizes, f"at most {size(max(sizes))} of memory in {what}")),
+        ]
+    return found
 
 
-def _drawn(path: str, tier: int, points: int, now: float, what: str) -> Html:
-    samples = history.read(path, tier, now, points)
+def _traffic(samples: list[history.Sample], what: str) -> Html:
     return sparkline([one.requests for one in samples], [one.errors for one in samples], what)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from multisite.sites.catalogue import Catalogue
     from multisite.sites.claims import Names
     from multisite.sites.failures import Failure
+    from multisite.sites.figures import Sums
     from multisite.sites.outages import Outages
     from multisite.sites.placements import Placements
     from multisite.sites.tally import Tally
-    from multisite.sites.usage import Sums
 
 
 class Inventory:

@@ -38,6 +38,9 @@ class Bill(Handed):
         home: whose bill it is.
         folder: where the workers count.
         before: what sites had used when this supervisor began.
+
+    Attributes:
+        in_workers: bytes of the workers that each site used at the last look.
     """
 
     KEPT = kept(
@@ -46,12 +49,26 @@ class Bill(Handed):
             lambda told: {name: Spending(*row) for name, row in told.items()},
         ),
     )
-    ANEW = ("_days", "_folder", "_past", "_day", "_rows", "_seen", "_workers", "_sizes", "_at", "_read_at", "_is_new")
+    ANEW = (
+        "in_workers",
+        "_days",
+        "_folder",
+        "_past",
+        "_day",
+        "_rows",
+        "_seen",
+        "_workers",
+        "_sizes",
+        "_at",
+        "_read_at",
+        "_is_new",
+    )
 
     def __init__(self, home: Home, folder: str, before: Mapping[str, Tally]) -> None:
         self._days, self._folder, self._past = Days(home), folder, StateFile(home, usage.FOLDER)
         self._own: Rows = {name: _reading(tally) for name, tally in before.items()}  # of processes; billed up to here
         self._sizes = Sizes()
+        self.in_workers: dict[str, float] = {}
         self._at = 0.0  # when the next look is due
         self._read_at: float | None = None
         found = self._days.all()
@@ -125,13 +142,14 @@ class Bill(Handed):
             workers.setdefault((record.pid, is_dead), {})[name] = record
         known = {_key(sites): (pid, is_dead, sites) for (pid, is_dead), sites in workers.items()}
         self._workers = {key: one for key, one in self._workers.items() if key in known}
+        self.in_workers = {}
         for key, (pid, is_dead, sites) in known.items():
             cpu = 0.0 if is_dead else kernel.cpu(pid)
             if began and key not in self._workers:
                 self._workers[key] = _readings(cpu, sites)
             self._divide_time(key, cpu, sites, used)
-            if not is_dead and self._read_at is not None:
-                _divide_memory(self._sizes.weigh(pid, now) / MIB * (now - self._read_at), sites, used)
+            if not is_dead:
+                self._divide_memory(self._sizes.weigh(pid, now), sites, now, used)
         self._is_new = False
 
     def _divide_time(self, key: str, cpu: float, sites: Mapping[str, Record], used: Rows) -> None:
@@ -150,6 +168,16 @@ class Bill(Handed):
                 _add(used, name, Spending(cpu=fresh * share / total))
         self._workers[key] = {**found, _ALL: cpu or before.get(_ALL, 0.0)}
 
+    def _divide_memory(self, size: int, sites: Mapping[str, Record], now: float, used: Rows) -> None:
+        """Divide the memory of a worker by what each site's import has added to it."""
+        total = sum(record.memory for record in sites.values())
+        seconds = now - self._read_at if self._read_at is not None else 0.0
+        for name, record in sites.items():
+            if record.memory:
+                part = size * record.memory / total
+                self.in_workers[name] = self.in_workers.get(name, 0.0) + part
+                _add(used, name, Spending(memory=part / MIB * seconds))
+
 
 def _readings(cpu: float, sites: Mapping[str, Record]) -> dict[str, float]:
     """Return the seconds of processor time of a worker, and of each site in it."""
@@ -163,14 +191,6 @@ def _used_in(record: Record) -> float:
     """
     measured, ended = sum(record.latencies), sum(record.statuses)
     return record.cpu * (ended / measured if 0 < measured < ended else 1.0) + OUR_PART * record.requests
-
-
-def _divide_memory(size: float, sites: Mapping[str, Record], used: Rows) -> None:
-    """Divide the memory of a worker by what each site's import has added to it."""
-    total = sum(record.memory for record in sites.values())
-    for name, record in sites.items():
-        if record.memory:
-            _add(used, name, Spending(memory=size * record.memory / total))
 
 
 class Sizes(Handed):

@@ -126,12 +126,11 @@ class Supervisor(Handed):
         self._events = Events(self._loop, lambda: self._sites.home)
         self._context.tell = self._events.tell
         self._sites = SupervisedSites(live, self._context)
-        self._promotion = self._context.examining = Promotion(
-            self._sites, os.path.join(rundir.path, usage.FOLDER), self._loop.now
-        )
+        counted = os.path.join(rundir.path, usage.FOLDER)
+        self._promotion = self._context.examining = Promotion(self._sites, counted, self._loop.now)
         self._budget = SpawnBudget()
         self._scales = Scales()
-        self._recorder = Recorder(live.home, os.path.join(rundir.path, usage.FOLDER), self._sites.is_known)
+        self._recorder = Recorder(live.home, counted, self._sites.is_known, lambda: self._sites.bill.in_workers)
         self._connected: dict[str, Connections] = {}
         self._look_at = self._survey_at = 0.0
         self._crowded = False

@@ -18,6 +18,7 @@ from multisite.config.model import Home, Site
 from multisite.errors import AppLoadError
 from multisite.runner.follow import AGAIN_AFTER
 from multisite.sites import catalogue, changes, claims, placement, sharing, usage
+from multisite.sites.figures import Sums
 from multisite.sites.placement import CHANGED, ENOUGH, MINUTE, Examined, Heat, Placement, Saving
 from multisite.sites.placements import Placements, Row, row_of
 from multisite.sites.statefile import StateFile
@@ -50,13 +51,13 @@ class Use(Handed):
         "_changed",
         _readings=converted(
             lambda readings: [[now, asdict(sums)] for now, sums in readings],
-            lambda told: deque((now, usage.Sums(**sums)) for now, sums in told),
+            lambda told: deque((now, Sums(**sums)) for now, sums in told),
         ),
     )
 
     def __init__(self, now: float) -> None:
         self._changed = now
-        self._readings: deque[tuple[float, usage.Sums]] = deque()
+        self._readings: deque[tuple[float, Sums]] = deque()
 
     @classmethod
     def taken_over(cls, state: Packed) -> Use:
@@ -65,7 +66,7 @@ class Use(Handed):
         made.take_over(state)
         return made
 
-    def add(self, now: float, sums: usage.Sums) -> None:
+    def add(self, now: float, sums: Sums) -> None:
         """Take a reading."""
         if self._readings and sums.requests != self._readings[-1][1].requests:
             self._changed = now
@@ -220,14 +221,14 @@ class Promotion(Handed):
         if self._changed and self._file.store(self._rows):
             self._changed = False
 
-    def _measure(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
+    def _measure(self, name: str, now: float, sums: dict[str, Sums]) -> None:
         use, supervised = self._uses.setdefault(name, Use(now)), self._sites.get(name)
         if self._rows[name].is_here:
-            use.add(now, sums.get(name, usage.Sums()))
+            use.add(now, sums.get(name, Sums()))
         elif supervised:
-            use.add(now, usage.Sums(supervised.figures().requests or 0))
+            use.add(now, Sums(supervised.figures().requests or 0))
 
-    def _weigh_up(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
+    def _weigh_up(self, name: str, now: float, sums: dict[str, Sums]) -> None:
         """Measure, once, what sharing would save for a clean, light and busy site that may not share."""
         row, supervised, site = self._rows[name], self._sites.get(name), self._site(name)
         options = self._sites.home.supervisor
@@ -236,7 +237,7 @@ class Promotion(Handed):
             self._savings.pop(name, None)
             return
         assert supervised
-        seconds = self._savings.read(supervised, sums.get(name, usage.Sums()), now)
+        seconds = self._savings.read(supervised, sums.get(name, Sums()), now)
         if seconds is not None:
             workers = len(usage.pids(self._folder, self._past()))
             self._put(name, replace(row, saving=_saving(supervised, seconds, row.found.memory, workers)))
@@ -356,7 +357,7 @@ class _Begun:
     """Of one site: since when it is measured, and its counts at that time."""
 
     at: float
-    there: usage.Sums
+    there: Sums
     here: Figures
 
 
@@ -367,7 +368,7 @@ class Savings(dict[str, _Begun | None]):
     way to the process and back: the difference between the time that workers measure and the time of the process.
     """
 
-    def read(self, supervised: SupervisedSite, sums: usage.Sums, now: float) -> float | None:
+    def read(self, supervised: SupervisedSite, sums: Sums, now: float) -> float | None:
         """Take a reading of a site.
 
         Args:

@@ -178,6 +178,9 @@ class _Seen:
     def __init__(self) -> None:
         self.ends: list[tuple[int, int, bool]] = []
 
+    def answered(self, sent_at: float, now: float, times: str) -> None:
+        pass
+
     def done(self, status: int, sent: int, cut: bool = False) -> None:
         self.ends.append((status, sent, cut))
 

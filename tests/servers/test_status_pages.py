@@ -73,7 +73,7 @@ def test_a_site_shows_its_processes_and_deploys(served: tuple[HomeDir, Server]) 
     def shown() -> bool:
         text = server.ask(HOST, "/site/blog").text
         pids = home.processes(backends=True, of="blog")
-        return len(pids) == 1 and f"<td>{next(iter(pids))}</td>" in text and "<td>done</td>" in text
+        return len(pids) == 1 and f"<td>{next(iter(pids))}</td>" in text and "✔ done</td>" in text
 
     eventually(shown)
 

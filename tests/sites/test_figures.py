@@ -12,8 +12,9 @@ import pytest
 from multisite.dispatch import counted
 from multisite.runner import board
 from multisite.sites import figures
+from multisite.sites.figures import Sums
 from multisite.sites.tally import Tally, tally_of
-from multisite.sites.usage import MEASURED, Counts, Sums
+from multisite.sites.usage import MEASURED, Counts
 from tests.homes import TestHome
 
 APP = """

@@ -17,9 +17,10 @@ from multisite.cli import main
 from multisite.config.model import Home
 from multisite.runner import board
 from multisite.sites import usage
+from multisite.sites.figures import Sums
 from multisite.sites.statefile import StateFile
 from multisite.sites.tally import SHARES, percentiles
-from multisite.sites.usage import MEASURED, Counts, Sums, Usage, gather, read
+from multisite.sites.usage import MEASURED, Counts, Usage, gather, read
 from tests.homes import TestHome
 
 APP = """

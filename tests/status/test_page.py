@@ -16,6 +16,7 @@ from wsgiref.validate import validator
 import pytest
 
 from multisite.config.trusted import TrustedProxies
+from multisite.logs.past import Past
 from multisite.status.page import StatusPage
 from multisite.status.web.admission import Admission
 from multisite.status.web.attempts import Attempts
@@ -206,6 +207,31 @@ def test_a_small_home_has_its_whole_document() -> None:
     assert json.loads(Visit(told)("/status.json").text) == told
 
 
+def test_what_a_site_went_through_is_on_its_page() -> None:
+    visit = Visit(document(row("blog", deploy={"number": 4, "cause": "restart", "state": "trying"})))
+    steps = [{"step": "start up", "seconds": 0.3}]
+    start = {
+        "kind": "cold",
+        "at": NOW,
+        "outcome": "ready",
+        "seconds": 0.3,
+        "way": "forked",
+        "failure": "",
+        "incident": "",
+    }
+    failed = {**start, "outcome": "failed", "failure": "it exited", "incident": "c0ffee42"}
+    deploy = {"at": NOW, "cause": "reload", "outcome": "done", "seconds": 2.0, "failure": "", "incident": ""}
+    split = {"queued": 0.01, "relay": None, "app": 1.5}
+    slow = {"at": NOW, "method": "GET", "path": "/report", "status": 200, "seconds": 1.51, "split": split}
+    starts = [{**one, "steps": steps} for one in (failed, *[start] * 19)]
+    visit.subject.more = {"past": Past(starts, [deploy], [slow])}
+    text = visit("/site/blog").text
+    assert text.count("start up 300ms") == 20 and text.count("✔ ready") == 19
+    assert "✖ failed: it exited" in text and '<a href="/incident/c0ffee42">' in text
+    assert "A restart is under way" in text and "✔ done" in text
+    assert "/report" in text and "queued 10ms, app 1.5s" in text
+
+
 def hostile() -> Visit:
     problem = {"reason": HOSTILE, "remedy": HOSTILE, "severity": "error", "key": HOSTILE}
     odd = row(
@@ -222,7 +248,16 @@ def hostile() -> Visit:
         deploy={"number": 1, "cause": HOSTILE, "state": "failed", "failure": HOSTILE, "version": NOW},
     )
     visit = Visit(document(odd, row("\udcff")), has_buttons=True)
-    visit.subject.more = {"lines": [HOSTILE] * 3, "settings": [(HOSTILE, HOSTILE, HOSTILE)], "started": HOSTILE}
+    start = {"kind": HOSTILE, "at": NOW, "outcome": "failed", "seconds": 1.0, "way": HOSTILE, "failure": HOSTILE}
+    start |= {"incident": HOSTILE, "steps": [{"step": HOSTILE, "seconds": 1.0}]}
+    deploy = {"at": NOW, "cause": HOSTILE, "outcome": "failed", "seconds": 1.0, "failure": HOSTILE, "incident": HOSTILE}
+    slow = {"at": NOW, "method": HOSTILE, "path": HOSTILE, "status": 200, "seconds": 1.0, "split": {HOSTILE: 1.0}}
+    visit.subject.more = {
+        "past": Past([start], [deploy], [slow]),
+        "lines": [HOSTILE] * 3,
+        "settings": [(HOSTILE, HOSTILE, HOSTILE)],
+        "started": HOSTILE,
+    }
     return visit
 
 

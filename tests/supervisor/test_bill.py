@@ -13,7 +13,9 @@ import pytest
 from multisite.config.model import Home
 from multisite.config.read import read_home
 from multisite.sites.spending import Days, Rows, Spending, added
+from multisite.sites.statefile import StateFile
 from multisite.sites.tally import Tally
+from multisite.sites.usage import FOLDER, Usage
 from multisite.supervisor.bill import Bill, Sizes
 from multisite.supervisor.process import kernel
 
@@ -139,6 +141,19 @@ def test_memory_is_billed_for_the_time_it_is_used(home: Home) -> None:
     bill.write({"blog": Tally(starts=1, alive=25.0)}, 25.0)
     size = sum(map(kernel.memory, kernel.family(os.getpid()))) / 2**20
     assert billed(home)["blog"].memory == pytest.approx(25.0 * size, rel=0.05)
+
+
+def test_the_memory_of_a_worker_is_divided_by_what_imports_have_added(home: Home) -> None:
+    os.makedirs(home.runtime_dir, exist_ok=True)
+    bill, worker = bill_of(home), Usage(os.path.join(home.runtime_dir, "usage"), StateFile(home, FOLDER))
+    worker.of("large").imported(3000)
+    worker.of("small").imported(1000)
+    worker.of("relayed").imported(0)
+    bill.write({}, 10.0)
+    size = bill._sizes.weigh(os.getpid(), 10.0)
+    assert bill.in_workers == {"large": pytest.approx(size * 3 / 4), "small": pytest.approx(size / 4)}
+    bill.write({}, 20.0)
+    assert billed(home)["small"].memory == pytest.approx(size / 4 * 10 / 2**20, rel=0.01)
 
 
 def test_measuring_memory_takes_turns() -> None:

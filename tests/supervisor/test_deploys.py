@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from multisite.logs import past
 from tests.processes import is_running
 from tests.supervisor.harness import SERVER, SupervisedHome, ask, wait_until
 
@@ -122,6 +123,33 @@ def test_everybody_is_told_why_the_old_version_goes_on(home: SupervisedHome, way
     assert outcome["state"] == "failed"
     assert home.state("blog")["replace_failure"] == outcome["failure"] != ""
     assert home.get("blog").startswith("one")
+
+
+def test_starts_and_deploys_are_written_down_and_outlive_the_supervisor(home: SupervisedHome) -> None:
+    folder = home.app("blog", app("one"), start_timeout=ENDLESS)
+    home.get("blog")
+    (folder / "app.py").write_text(app("two", BROKEN["an exit"]))
+    failed = deploy(home)
+    (folder / "app.py").write_text(app("two"))
+    assert deploy(home)["state"] == "done"
+    slow = app("three", "time.sleep(0)").replace("    status =", "    time.sleep(1.1)\n    status =", 1)
+    (folder / "app.py").write_text(slow)
+    deploy(home)
+    home.get("blog", "/slow?card=1234")
+    kept = wait_until(lambda: (p := past.read([home.home.state_dir], "blog")).slow and p)
+    os.kill(home.pid, signal.SIGKILL)
+    assert [(one["kind"], one["outcome"]) for one in kept.starts[::-1]] == [
+        ("cold", "ready"),
+        ("deploy", "failed"),
+        ("deploy", "ready"),
+        ("deploy", "ready"),
+    ]
+    assert all(one["steps"] and one["seconds"] > 0 and one["way"] for one in kept.starts)
+    assert [one["outcome"] for one in kept.deploys[::-1]] == ["failed", "done", "done"]
+    assert kept.deploys[-1]["failure"] == failed["failure"] == kept.starts[2]["failure"]
+    assert kept.deploys[-1]["incident"] == kept.starts[2]["incident"] != ""
+    assert [(one["method"], one["path"], one["status"]) for one in kept.slow] == [("GET", "/slow", 200)]
+    assert kept.slow[0]["seconds"] == kept.slow[0]["split"]["app"] >= 1.1
 
 
 def test_a_new_version_has_to_answer_the_smoke_request(home: SupervisedHome) -> None:

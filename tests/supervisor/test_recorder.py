@@ -77,6 +77,18 @@ def test_what_workers_count_is_seen_when_it_changes_and_costs_no_look_at_the_oth
     assert list(past.changes()) == []
 
 
+def test_a_site_in_the_workers_has_its_share_of_their_memory(tmp_path: Path) -> None:
+    home = SupervisedHome(tmp_path).home
+    recorder = Recorder(home, str(tmp_path / "usage"), lambda _name: True, lambda: {"here": 5e6, "other": 7e6})
+    mine = Usage(str(tmp_path / "usage"), StateFile(home, FOLDER)).of("here")
+    recorder.tick([], {}, 1.0)
+    mine.end(mine.begin(), False, 5, 200)
+    recorder.tick([], {}, 2.0)
+    kept = history.summed(history.read(history.path_of(home, "here"), 1, time.time()))
+    assert kept.requests == 1 and kept.memory == pytest.approx(5e6, rel=0.04)
+    recorder.close()
+
+
 def test_the_history_of_a_site_that_is_gone_goes_after_a_while(tmp_path: Path) -> None:
     home = SupervisedHome(tmp_path).home
     os.makedirs(history.folder(home))

@@ -7,7 +7,7 @@ method. So an envelope cannot be forged, and a site reads from it exactly what t
 body: CONTENT_LENGTH bytes, or in chunks (RFC 9112 section 7.1) if BODY says so, or none. ``0x02`` instead announces the
 client's own connection (SCM_RIGHTS, unix(7)), and the whole body.
 
-Data that is not from the client's request has a key that no header can have: BODY, CAPTURES, and APART.
+Data that is not from the client's request has a key that no header can have: BODY, CAPTURES, APART, and TIMED.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multisite.errors import RequestTooLarge
+from multisite.logs.requests import TIMED
 from multisite.proxy.headers import NOTHING, Apart
 from multisite.proxy.ignored import QUIET
 
@@ -73,6 +74,8 @@ def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST, apar
         members.append(f'"{BODY}":"chunked"')
     if CAPTURES in environ:
         members.append(f"{_quoted(CAPTURES)}:{_encode(dict(environ[CAPTURES]))}")
+    if TIMED in environ and first == FIRST:  # a client's own connection gets nothing of ours
+        members.append(f'"{TIMED}":"yes"')
     if apart:
         members.append(f"{_quoted(APART)}:{_encode(apart)}")
     text = f"{{{','.join(members)}}}".encode("ascii")

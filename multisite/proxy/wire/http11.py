@@ -25,11 +25,12 @@ _LINE = re.compile(rf"{_TOKEN}:{_TEXT}")
 _FIELD = re.compile(r"([^:\n]+):([^\n]*)\n")
 _SPACED = re.compile(rf"^({_TOKEN})[ \t]+:", re.MULTILINE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
-_NOT_KNOWN = frozenset({"set-cookie", "etag", "last-modified", "date", "location", "expires"})  # seldom the same twice
+_TIMES = "multisite-times"  # in which our own runner says when the application had the request
+_NOT_KNOWN = frozenset({"set-cookie", "etag", "last-modified", "date", "location", "expires", _TIMES})  # seldom twice
 
 #: fields of an answer that are not passed on unchanged, in lower case: CGI-like programs leave Status in, and some
 #: servers obey it
-DROPPED = HOP_BY_HOP | {"status"}
+DROPPED = HOP_BY_HOP | {"status", _TIMES}
 _LENGTH_FIELD = "content-length"
 
 _Field = tuple[str, tuple[str, str]]  # the name in lower case; name and value as they are passed on
@@ -43,6 +44,7 @@ class Head(NamedTuple):
     fields: list[tuple[str, str]]  # without the hop-by-hop ones
     length: int | None
     chunked: bool
+    times: str = ""  # when the application had the request (`multisite.logs.requests`), if it says so
 
 
 def encode(
@@ -217,7 +219,7 @@ def _head(code: int, status: str, minor: str, found: list[_Field], dropped: froz
     has_none = code < 200 or code == 204  # RFC 9110 section 8.6
     if length is not None and (has_none or special[_LENGTH_FIELD] != [str(length)]):
         fields = _with_length(fields, None if has_none else length)
-    return Head(code, status, fields, length, chunked)
+    return Head(code, status, fields, length, chunked, special[_TIMES][0] if _TIMES in special else "")
 
 
 def _with_length(fields: list[tuple[str, str]], length: int | None) -> list[tuple[str, str]]:

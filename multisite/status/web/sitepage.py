@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from multisite.logs.past import FAILED, SLOW, Past
 from multisite.runner.board import LATENCIES
 from multisite.sites.tally import percentiles
 from multisite.status.needs import needs
@@ -23,13 +24,14 @@ def sitepage(row: Row, detail: Mapping[str, Any], *, now: float, buttons: Part =
 
     Args:
         row: of ``--json status``.
-        detail: what is not in it: ``settings`` (key, value, origin), ``lines`` of its log, ``starts``, ``incidents``,
-            ``bill``, ``curves`` (title and picture), ``started`` (how the last process was made) and ``home``.
+        detail: what is not in it: ``settings`` (key, value, origin), ``lines`` of its log, ``past``
+            (`multisite.logs.past.Past`), ``incidents``, ``bill``, ``curves`` (title and picture), ``started`` (how the
+            last process was made) and ``home``.
         now: Unix seconds.
         buttons: for whoever may change something.
         notice: what has just been done.
     """
-    found = needs(row)
+    found, past = needs(row), detail.get("past") or Past()
     needed = tag("ul", *(need_item(need, linked=False) for need in found), class_="needs")
     body = [
         tag("p", tag("a", "← All sites", href="/")),
@@ -40,11 +42,11 @@ def sitepage(row: Row, detail: Mapping[str, Any], *, now: float, buttons: Part =
         section("What it does", _figures(row, now), _curves(detail)),
         section("Life of a process", diagram(row["state"])) if row.get("placement") != "proxy" else None,
         section("Processes", _processes(row)),
-        section("Last starts", _starts(row, detail)),
+        section("Last starts", _starts(row, past)),
         section("Incidents", _incidents(detail.get("incidents") or ())),
         section("Requests in flight", _in_flight(row)),
-        section("Slow requests", _slow(row)),
-        section("Deploys", _deploys(row)),
+        section("Slow requests", _slow(past), _times(row)),
+        section("Deploys", _deploys(row, past)),
         section("Log", _log(row, detail.get("lines"))),
         section("Why it runs where it runs", _why(row, detail)),
         section("Bill", _bill(row, detail.get("bill"))),
@@ -94,25 +96,31 @@ def _processes(row: Row) -> Html:
     return markup.table(("Process", "State", "For", "Reason"), rows, "Processes")
 
 
-def _starts(row: Row, detail: Mapping[str, Any]) -> Html:
-    starts = list(detail.get("starts") or ([row["journey"]] if row.get("journey") else []))
-    if not starts:
+def _starts(row: Row, past: Past) -> Html:
+    """The last starts with their steps, and what the last one printed if it failed."""
+    journey = row.get("journey") or {}
+    if not past.starts and not journey.get("failure"):
         return _none("Nothing is known of a start.")
-    items = [_start(one) for one in starts[:20]]
-    return tag("ol", *items, class_="starts", reversed=True)
+    rows = [_start(one) for one in past.starts]
+    heads = ("When", "Kind", "Outcome", "Took", "Steps")
+    output = journey.get("output") if journey.get("failure") else ()
+    printed = tag("pre", Html("\n".join(map(markup.text, output))), tabindex="0") if output else None
+    said = tag("p", "The last one printed:") if printed else None
+    return tag("div", markup.table(heads, rows, "The last starts") if rows else None, said, printed)
 
 
-def _start(journey: Mapping[str, Any]) -> Html:
-    steps = ", ".join(f"{one['step']} {one['seconds'] * 1000:.0f} ms" for one in journey.get("steps") or ())
-    failed = journey.get("failure")
-    head = f"✖ failed: {failed}" if failed else "✔ ready"
-    incident = markup.join([" incident ", incident_link(str(journey.get("incident") or ""))]) if failed else None
-    at, way = journey.get("at"), journey.get("way")
-    output = (
-        tag("pre", Html("\n".join(map(markup.text, journey["output"])))) if failed and journey.get("output") else None
-    )
-    parts = [tag("b", head), incident, " ", moment(at) if at else None, f" {way}" if way else None]
-    return tag("li", tag("p", *parts), tag("p", steps, class_="steps") if steps else None, output)
+def _start(one: Row) -> tuple[Part, ...]:
+    steps = ", ".join(f"{step['step']} {duration(step['seconds'])}" for step in one["steps"])
+    cells = moment(one["at"]), one["kind"], _outcome(one), duration(one["seconds"])
+    return (*cells, tag("span", steps or "-", tag("small", one["way"]) if one["way"] else None, class_="long"))
+
+
+def _outcome(one: Row) -> Part:
+    """Return whether a start or a deploy succeeded, and why not."""
+    if one["outcome"] != FAILED:
+        return f"✔ {one['outcome']}"
+    incident = [" incident ", incident_link(one["incident"])] if one["incident"] else []
+    return tag("span", "✖ failed: ", one["failure"], *incident, class_="long")
 
 
 def _incidents(found: Iterable[Mapping[str, Any]]) -> Html:
@@ -125,17 +133,39 @@ def _in_flight(row: Row) -> Html:
     if not flying:
         number = row.get("in_flight") or 0
         return _none(f"{number} in flight." if number else "None.")
-    rows = [(str(one.get("method")), str(one.get("path")), duration(one.get("age"))) for one in flying]
+    rows = [
+        (str(one.get("method")), tag("span", str(one.get("path")), class_="long"), duration(one.get("age")))
+        for one in flying
+    ]
     return markup.table(("Method", "Path", "For"), rows, "Requests in flight")
 
 
-def _slow(row: Row) -> Html:
-    """Where the time goes, and how long most requests take."""
-    slow = [
-        (str(one.get("method")), str(one.get("path")), duration(one.get("seconds")), moment(one.get("at")))
-        for one in row.get("slow_requests") or ()
+def _slow(past: Past) -> Html:
+    """The slowest and the last of the slow requests, and where their time went."""
+    if not past.slow:
+        return _none(f"No answer of which it is known took {SLOW:.0f} second or more to begin.")
+    rows = [
+        (
+            moment(one["at"]),
+            one["method"],
+            one["path"],
+            str(one["status"] or "-"),
+            duration(one["seconds"]),
+            _split(one),
+        )
+        for one in past.slow
     ]
-    parts: list[Part] = [markup.table(("Method", "Path", "Took", "At"), slow, "The slowest")] if slow else []
+    return markup.table(("When", "Method", "Path", "Status", "Took", "Of that"), rows, "Slow requests")
+
+
+def _split(one: Row) -> str:
+    parts = [f"{name} {duration(seconds)}" for name, seconds in one["split"].items() if seconds is not None]
+    return ", ".join(parts) or "-"
+
+
+def _times(row: Row) -> Html:
+    """How long most requests take, and where the time goes."""
+    parts: list[Part] = []
     counts = row.get("latencies") or ()
     if len(counts) == len(LATENCIES) + 1 and sum(counts):
         told = percentiles(LATENCIES, counts)
@@ -149,21 +179,16 @@ def _slow(row: Row) -> Html:
     ]
     if phases:
         parts.append(markup.table(("Phase", "On average", "Requests"), phases, "Where the time goes"))
-    return markup.join(parts) if parts else _none("No request has been measured.")
+    return tag("div", *parts, class_="tables") if parts else _none("No request has been measured.")
 
 
-def _deploys(row: Row) -> Html:
+def _deploys(row: Row, past: Past) -> Html:
     deploy = row.get("deploy") or {}
-    if not deploy.get("number"):
-        return _none("No new version has replaced a running one.")
-    cells = (
-        str(deploy["number"]),
-        str(deploy["cause"]),
-        str(deploy["state"]),
-        str(deploy.get("failure") or "-"),
-        moment(deploy.get("version")),
-    )
-    return markup.table(("Number", "Cause", "Outcome", "Why", "Version of"), [cells], "Deploys")
+    trying = tag("p", f"◐ A {deploy['cause']} is under way.") if deploy.get("state") == "trying" else None
+    if not past.deploys:
+        return tag("div", trying or _none("No new version has replaced a running one."))
+    rows = [(moment(one["at"]), one["cause"], _outcome(one), duration(one["seconds"])) for one in past.deploys]
+    return tag("div", trying, markup.table(("When", "Cause", "Outcome", "Took"), rows, "The last deploys"))
 
 
 def _log(row: Row, lines: Sequence[str] | None) -> Html:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from multisite.status.web.markup import Html, tag
 
@@ -36,12 +36,27 @@ def sparkline(requests: Sequence[float], errors: Sequence[float] = (), what: str
     return tag("svg", line, wrongs, viewBox=box, class_="spark", role="img", aria_label=said)
 
 
+def level(sizes: Sequence[float], said: str) -> Html:
+    """Draw something that is a level rather than a sum, such as memory; empty where it was always nought.
+
+    Args:
+        sizes: points, oldest first, equally far apart.
+        said: the sentence for those who cannot see it.
+    """
+    curve = _thinned(sizes, max)
+    top = max(curve, default=0.0)
+    if top <= 0:
+        return Html("")
+    line = tag("polyline", points=_points(curve, top), class_="level")
+    return tag("svg", line, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="spark", role="img", aria_label=said)
+
+
 def _points(curve: Sequence[float], top: float) -> str:
     step = WIDTH / max(1, len(curve) - 1)
     return " ".join(f"{number * step:.0f},{HEIGHT - HEIGHT * point / top:.0f}" for number, point in enumerate(curve))
 
 
-def _thinned(points: Sequence[float]) -> list[float]:
-    """Return at most `MOST_POINTS` sums of neighbours."""
+def _thinned(points: Sequence[float], joined: Callable[[Sequence[float]], float] = sum) -> list[float]:
+    """Return at most `MOST_POINTS` points, each of several neighbours."""
     width = -(-len(points) // MOST_POINTS) or 1
-    return [sum(points[at : at + width]) for at in range(0, len(points), width)]
+    return [joined(points[at : at + width]) for at in range(0, len(points), width)]

@@ -2,7 +2,7 @@
 
 What the workers count is read from their files: one system call for each worker, and a comparison with what was there a
 second ago. Only a record that has changed costs more. What a site's own processes count, their processor time and
-their memory are looked at while there are any.
+their memory are looked at while there are any. Of a worker's memory, a site has the share that the bill has found.
 """
 
 from __future__ import annotations
@@ -46,10 +46,17 @@ class Recorder:
         home: where the state directory is.
         folder: where the workers count.
         is_there: tells whether there still is a site of that name.
+        in_workers: returns how many bytes of the workers each site uses.
     """
 
-    def __init__(self, home: Home, folder: str, is_there: Callable[[str], bool]) -> None:
-        self._home, self._is_there = home, is_there
+    def __init__(
+        self,
+        home: Home,
+        folder: str,
+        is_there: Callable[[str], bool],
+        in_workers: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        self._home, self._is_there, self._in_workers = home, is_there, in_workers
         self._workers = Workers(folder, home)
         self._open: dict[str, History] = {}
         self._own: dict[str, Counts] = {}
@@ -86,8 +93,10 @@ class Recorder:
         self._forget({one.site.name for one in sites}, names)
         self._weigh([one for one in alive if one.site.name in samples], now)
         when, most = time.time(), 0 if descriptors.are_low() else MOST_OPEN  # each has a descriptor
+        shares = self._in_workers()
         for name, sample in samples.items():
-            self._add(name, when, sample._replace(memory=self._sizes.get(name, 0.0)))
+            memory = self._sizes.get(name, 0.0) + shares.get(name, 0.0)
+            self._add(name, when, sample._replace(memory=memory))
             self._close_above(most)
         self._close_above(most)
         if now >= self._sweep_at:

@@ -51,6 +51,7 @@ class Backend(Handed):
 
     Attributes:
         slot: its place among the processes of its site, from 0.
+        kind: why it is started, as one of `multisite.sites.tally.KINDS`; "": it is not started, only planned.
         child: its process, while it owns one.
         serial: grows with each backend; it marks what the process leaves behind.
         obsolete: why it must be replaced ("" if it need not be): it serves until its successor is ready.
@@ -69,7 +70,7 @@ class Backend(Handed):
 
     KEPT = kept(
         "deadline since reason obsolete started ready_at status refusal hung _failure_text memory ours",
-        "is_busy told graceful tried on_trial lessons reports answered_before leaves",
+        "is_busy told graceful tried on_trial lessons reports answered_before leaves kind",
         launch=converted(lambda how: packed(how) if how else "", lambda told: unpacked(told) if told else None),
         child=converted(lambda child: child.pid if child else 0, lambda pid: Child(pid) if pid else None).at("pid"),
         state=converted(lambda state: state.value, State),
@@ -95,6 +96,7 @@ class Backend(Handed):
     ) -> None:
         self.site, self.slot, self.serial = site, slot, serial
         self.state = State.STOPPED
+        self.kind = ""
         self.child: Child | None = None
         self.deadline: float | None = None
         self.since = loop.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -71,14 +72,16 @@ class Deploys(Handed):
     Attributes:
         last: the newest attempt.
         is_followed: an older version serves in the workers until this one has shown that it is good.
+        begun: when the newest attempt began, in Unix seconds.
     """
 
-    KEPT = kept("is_followed", last=converted(Deploy.as_dict, lambda told: Deploy(**told)))
+    KEPT = kept("is_followed begun", last=converted(Deploy.as_dict, lambda told: Deploy(**told)))
     ANEW = ("_backends", "_failures", "_queue")
 
     def __init__(self, backends: Backends, failures: Failures, queue: WaitQueue) -> None:
         self.last = Deploy()
         self.is_followed = False
+        self.begun = 0.0
         self._backends, self._failures, self._queue = backends, failures, queue
 
     @property
@@ -99,6 +102,7 @@ class Deploys(Handed):
         """
         serves = mark_all(self._backends, cause)
         if serves or starts:
+            self.begun = time.time()
             self.last = Deploy(self.last.number + 1, cause if serves else TRIAL, TRYING, version=version)
             self._queue.want()
 
@@ -110,7 +114,7 @@ class Deploys(Handed):
         """Take note of how the attempt stands, and tell of its end."""
         before, self.last = self.last, newest
         if newest.state != before.state and (newest.state == FAILED or (newest.state == DONE and self._backends)):
-            self._failures.deployed(newest.failure)
+            self._failures.deployed(newest.cause, self.begun, newest.failure)
 
     def ready(self, wanted: int) -> None:
         """Continue now that a process is ready; `wanted` is how many the site should have."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 
+from multisite.logs import past
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.site import deploy
@@ -24,8 +26,19 @@ def heed(supervised: SiteParts, backend: Backend, *, refused: bool = False) -> N
         supervised.readiness.end()
     _count(supervised, backend)
     _feed(supervised, backend, refused)
+    if backend.exit and backend.exit.state is State.STARTING:
+        write_down(supervised, backend)
     settle(supervised, backend)
     supervised.deploys.see()
+
+
+def write_down(supervised: SiteParts, backend: Backend) -> None:
+    """Write down its start, which is over, for those who look later."""
+    journey = backend.journey
+    if backend.kind:
+        begun = time.time() - (supervised.loop.now() - journey.begun)
+        how = {"way": journey.way, "failure": journey.failure, "incident": journey.incident}
+        past.started(supervised.site.name, backend.kind, begun, journey.steps, **how)
 
 
 def _count(supervised: SiteParts, backend: Backend) -> None:

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 
-from multisite.logs import incidents
+from multisite.logs import incidents, past
 from multisite.runner import hangs
 from multisite.sites.failures import MEMORY, LastFailures, part
 from multisite.supervisor import planner
@@ -176,10 +176,17 @@ class Failures(Handed):
             self._announced.clear()
             self._events(RECOVERED, self._site, state="running")
 
-    def deployed(self, failure: str) -> None:
-        """Tell how an attempt to serve a new version has ended; `failure`: why it failed, "" if it did not."""
+    def deployed(self, cause: str, begun: float, failure: str) -> None:
+        """Tell how an attempt to serve a new version has ended, and write it down.
+
+        Args:
+            cause: of the attempt.
+            begun: Unix seconds.
+            failure: why it failed, "" if it did not.
+        """
+        incident = self.trouble.incident if failure and self.trouble else ""
+        past.deployed(self._site, cause, begun, time.time() - begun, failure=failure, incident=incident)
         if failure:
-            incident = self.trouble.incident if self.trouble else ""
             remedy = f"multisite explain {self._site}"
             self._events(DEPLOY_FAILED, self._site, cause=failure, remedy=remedy, incident=incident)
         else:

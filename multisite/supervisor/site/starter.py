@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 from functools import partial
 
 from multisite.config.policies import Refused
+from multisite.logs import past
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.notify import Said
@@ -19,6 +22,7 @@ from multisite.supervisor.site.exits import ANOTHERS
 from multisite.supervisor.site.parts import SiteParts
 
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
+LONGEST_REQUEST = 86400.0  # seconds, of a request that a process reports as slow
 MOST_REPORTS = 8  # of one process about its examination
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 
@@ -38,9 +42,10 @@ def add(supervised: SiteParts, backend: Backend) -> None:
     supervised.journey = backend.journey
 
 
-def start(supervised: SiteParts) -> None:
-    """Start one more backend."""
+def start(supervised: SiteParts, kind: str) -> None:
+    """Start one more backend; `kind` is why (`multisite.sites.tally.KINDS`)."""
     backend = new_backend(supervised, supervised.backends.free_slot)
+    backend.kind = kind
     add(supervised, backend)
     backend.feed(Event.WANTED)
     backend.journey.enter("prepare", backend.since)
@@ -182,6 +187,8 @@ def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
         backend.leaves = True
     if variables.get("HUNG") == "1" and backend.ours:
         backend.hung = variables.get("STATUS", "")[:1000]
+    if "SLOW" in variables and backend.ours:
+        _write_slow(supervised.site.name, variables["SLOW"])
     if "BUSY" in variables:
         backend.is_busy = variables["BUSY"] == "1"
         supervised.work.done(supervised.loop.now())
@@ -192,6 +199,14 @@ def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
         elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
             backend.on_trial = False
             supervised.readiness.expect(backend)
+
+
+def _write_slow(site: str, told: str) -> None:
+    """Write down a slow request that no worker has seen; a site can report anything."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        method, path, status, seconds = json.loads(told)
+        spent = min(max(0.0, float(seconds)), LONGEST_REQUEST)
+        past.was_slow(site, str(method)[:20], str(path), int(status) % 1000, spent, (None, None, spent))
 
 
 def serve_ready(supervised: SiteParts, now: float, connected: Connections) -> None:
@@ -207,6 +222,7 @@ def serve(supervised: SiteParts, backend: Backend) -> None:
     supervised.activity.used(now)
     supervised.failures.ready(backend.journey)
     supervised.costs.ready(backend.journey.duration)
+    exits.write_down(supervised, backend)
     supervised.deploys.ready(launch.backends(supervised.site))
     if backend.launch:
         supervised.context.preloaders.served(backend.launch)

@@ -93,8 +93,8 @@ class SupervisedSite(SiteParts):
         self.costs.started(count, kind, waited)
         self._is_asked_for = False
         self.queue.served()
-        for _ in range(count):
-            starter.start(self)
+        for number in range(count):
+            starter.start(self, "warm" if kind == "cold" and number else kind)
 
     def _kind_of_start(self) -> str:
         """Return why a process is started now, as one of `multisite.sites.tally.KINDS`."""
