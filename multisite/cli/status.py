@@ -127,7 +127,7 @@ def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) ->
     traffic = lately.note(whole, time.time()) if not session.as_json else (None, None)
     enabled = ordered([site for site in shown["sites"] if site["enabled"]])
     if session.as_json:
-        say_json(shown, indent=2)
+        say_json({**shown, **_registry(session, shown)}, indent=2)
         return enabled
     _say_headline(session, {**shown, "sites": whole}, *traffic)
     for preloader in shown["preloaders"]:
@@ -148,13 +148,21 @@ def _say_headline(session: Session, whole: dict[str, Any], requests: float | Non
     options = session.home.supervisor
     line = summed(whole, session.home.path, options.max_backends, options.memory_budget, requests, errors)
     say_paragraph(str(line))
-    if session.home.cluster.url and whole["supervisor"]:
+    if registry := _registry(session, whole).get("registry"):
         from multisite.cli.node.clustertable import registry_line
 
-        if line_of_registry := registry_line(session):
-            say_paragraph(line_of_registry)
+        say_paragraph(registry_line(registry))
     if not session.hidden and not whole["supervisor"]:
         say_paragraph(_without(runtime_problem(session.home)))
+
+
+def _registry(session: Session, whole: dict[str, Any]) -> dict[str, Any]:
+    """Return what a home with a registry knows of it: its state, and the number of machines."""
+    if not session.home.cluster.url or not whole["supervisor"]:
+        return {}
+    from multisite.cli.node.clustertable import registry_of
+
+    return registry_of(session)
 
 
 def _without(obstacle: Problem | None) -> str:

@@ -50,7 +50,10 @@ def open_registry(url: str) -> Registry:
 
 def problems(home: Home) -> list[Problem]:
     """Return why the engine that moya.conf names cannot be used; nothing is connected."""
-    url = home.cluster.url
+    url, publish = home.cluster.url, home.cluster.publish
+    if publish and not url:
+        reason = "there is no engine to publish into"
+        return [Problem(home.file, reason, "cluster", "publish", publish, "set url, too: redis://10.0.0.1")]
     try:
         if url:
             open_registry(url)

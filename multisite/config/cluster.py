@@ -25,8 +25,8 @@ class ClusterOptions:
     )
     publish: str = option(
         "choice",
-        help="traefik: write the map of all sites and machines for Traefik's Redis or etcd provider, into the engine "
-        "that url names. One machine does so at a time.",
+        help="With traefik, the map of all sites and machines is written for Traefik's Redis or etcd provider, into "
+        "the engine that url names. One machine does so at a time.",
         note="nothing is published",
         choices=("traefik",),
         example="traefik",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -266,3 +266,30 @@ def test_check_reports_a_url_without_its_password(url: str, reason: str, shown: 
     assert [(problem.key, problem.value) for problem in found] == ([("url", shown)] if reason else [])
     assert all(reason in problem.reason and problem.remedy for problem in found)
     assert "secret" not in str(found)
+
+
+def test_an_engine_of_another_package_has_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def make(url: str) -> Registry:
+        made.append(url)
+        return open_registry("redis://127.0.0.1:1")
+
+    class Found:
+        name = "consul"
+
+        @staticmethod
+        def load() -> Callable[[str], Registry]:
+            return make
+
+    def entry_points(group: str, name: str = "consul") -> list[type[Found]]:
+        return [Found] if (group, name) == (engines.GROUP, "consul") else []
+
+    monkeypatch.setattr("importlib_metadata.entry_points", entry_points)
+    assert open_registry("consul://10.0.0.1")
+    assert made == ["consul://10.0.0.1"]
+
+
+def test_what_is_published_needs_an_engine() -> None:
+    found = engines.problems(Home("/x", "/x/moya.conf", cluster=ClusterOptions(publish="traefik")))
+    assert [(problem.key, problem.remedy) for problem in found] == [("publish", "set url, too: redis://10.0.0.1")]

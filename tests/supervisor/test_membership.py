@@ -96,6 +96,8 @@ def test_the_command_line_shows_all_machines(pair: Pair) -> None:
     assert f"registry {pair.engine.url} connected for" in text
     assert f"this machine is {FIRST}" in text
     assert f"registry {pair.engine.url} connected for" in multisite(home, "status")
+    registry = json.loads(multisite(home, "--json", "status"))["registry"]
+    assert [registry[key] for key in ("url", "state", "node", "machines")] == [pair.engine.url, "connected", FIRST, 2]
 
 
 def cluster(home: SupervisedHome) -> dict[str, Any]:

@@ -33,13 +33,19 @@ def looked(session: Session) -> dict[str, Any]:
     return machines(told)
 
 
-def registry_line(session: Session) -> str:
-    """Return a sentence about the registry and the machines in it, "" if the supervisor does not know."""
+def registry_of(session: Session) -> dict[str, Any]:
+    """Return ``{"registry": …}`` with its state and the number of machines; {} if the supervisor does not know."""
     try:
-        found = machines(session.ask("cluster") or {})
+        told = session.ask("cluster")
     except MultisiteError:  # an older one
-        return ""
-    registry, count = found["registry"], len(found["nodes"])
+        return {}
+    found = machines(told or {})
+    return {"registry": {**found["registry"], "node": found["node"], "machines": len(found["nodes"])}}
+
+
+def registry_line(registry: dict[str, Any]) -> str:
+    """Return a sentence about the registry and the machines in it."""
+    count = registry["machines"]
     said = headline(registry, duration(age_of(registry["since"])))
     return f"{said}; {count} {'machine' if count == 1 else 'machines'}"
 

@@ -135,8 +135,9 @@ class ClusterFeed:
 
         session = _Quiet(self._path)
         found = self._found = looked(session)
+        registry = {**found["registry"], "machines": len(found["nodes"])}
         summary = summed({"supervisor": None, "sites": []}, self._path, 0, None)
-        return Glance(time.time(), summary, cluster_rows(found), f"{registry_line(session)}; ")
+        return Glance(time.time(), summary, cluster_rows(found), f"{registry_line(registry)}; ")
 
     def detail(self, name: str) -> Detail:
         """Show the machine of a row."""
