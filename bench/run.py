@@ -28,9 +28,11 @@ import placement
 import relay
 import router
 import runner
+import seen
 import slow
 import startup
 import static
+import status
 import workdir
 import zipf
 from common import print_rows
@@ -43,6 +45,8 @@ def main() -> int:
         workdir,
         static,
         accesslog,
+        seen,
+        status,
         startup,
         addsite,
         runner,
