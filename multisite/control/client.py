@@ -166,12 +166,19 @@ class Client:
         """Return the incident by which a process of `site` has just ended, "" where none has.
 
         Its connections are gone before the supervisor can know, so that is given a moment.
+
+        Raises:
+            SiteUnavailable: its starts fail.
         """
         for pause in LOOKS:
             time.sleep(pause)
             try:
                 incident = self.ask({"do": "trouble", "site": site, "host": host}).get("incident")
-            except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+            except SupervisorError as error:
+                if error.incident:
+                    raise SiteUnavailable(error) from None
+                return ""
+            except (NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
                 return ""
             if incident:
                 return str(incident)

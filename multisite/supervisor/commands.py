@@ -128,8 +128,8 @@ class Commands:
 
     def _do_trouble(self, request: Answer, _connection: Caller) -> Answer:
         """Return the incident of a process that has just ended by itself, for a worker that lost a request by it."""
-        now = self._context.loop.now()
-        ended = [one.failures.just_now(now) for one in self._sites.asked_for(*_asked(request))]
+        now, asked_for = self._context.loop.now(), self._sites.asked_for(*_asked(request))
+        ended = [one.failures.just_now(now, is_alive=bool(one.backends.alive)) for one in asked_for]
         return next(({"incident": one.incident, "failure": one.failure} for one in ended if one), {"incident": ""})
 
     def _do_hung(self, request: Answer, _connection: Caller) -> Answer:

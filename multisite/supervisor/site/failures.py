@@ -302,9 +302,21 @@ class Failures(Handed):
             self._has_grown = False
             self._notes.clear(part(self._site, MEMORY))
 
-    def just_now(self, now: float) -> Journey | None:
-        """Return the journey of a process that ended a moment ago: a request that it had gets no other answer."""
-        return self.trouble if self.trouble and now - self.trouble.failed_at <= JUST_NOW else None
+    def just_now(self, now: float, *, is_alive: bool) -> Journey | None:
+        """Return the journey of a process that ended a moment ago: a request that it had gets no other answer.
+
+        Args:
+            now: monotonic seconds.
+            is_alive: whether the site has a process.
+
+        Raises:
+            Unavailable: its starts fail. That is the answer during the pause, and who asks a little later gets it too.
+        """
+        if not self.trouble or now - self.trouble.failed_at > JUST_NOW:
+            return None
+        if self.last is self.trouble and self.in_a_row > 1 and not is_alive:
+            raise self.unavailable(now, now)
+        return self.trouble
 
     def unavailable(self, deadline: float | None, now: float) -> Unavailable:
         """Return the error for a request that needs a process now; the next one may start at `deadline`."""
