@@ -15,6 +15,16 @@ from .harness import HOMES, MEASURED, NOT_TESTED, PATIENCE, RUNNING, eventually,
 @pytest.fixture
 def public_path() -> Iterator[Path]:
     """A temporary directory that other users may read (pytest's own are private): Apache's workers change user."""
+    yield from _public()
+
+
+@pytest.fixture(scope="module")
+def shared_public_path() -> Iterator[Path]:
+    """One for all tests of a file."""
+    yield from _public()
+
+
+def _public() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="multisite-test-"))
     path.chmod(0o755)
     yield path

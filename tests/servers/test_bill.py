@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,9 +46,8 @@ def home(tmp_path: Path) -> Iterator[HomeDir]:
 
 
 def run(home: HomeDir, *words: str) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "multisite", "--json", *words]
-    done = subprocess.run(argv, env=home.environ(), capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = home.typed("--json", *words)
+    assert done.exit_code == 0, done.stdout + done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 

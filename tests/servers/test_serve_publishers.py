@@ -43,8 +43,12 @@ server.errorlog = "{root}/log/lighttpd-error.log"
 
 @pytest.fixture
 def home(public_path: Path) -> HomeDir:
-    (public_path / "home").mkdir()
-    home = HomeDir(public_path / "home").create()
+    return home_at(public_path / "home")
+
+
+def home_at(path: Path) -> HomeDir:
+    path.mkdir()
+    home = HomeDir(path).create()
     for name in ("a", "b"):
         home.site(name)
     home.site("tell", TELL, domains="tell.test")
@@ -99,8 +103,10 @@ def lighttpd(home: HomeDir, caption: str, port: int, published: int) -> Server:
     return Server(argv, port, home.path / "log" / "lighttpd.log", home.environ())
 
 
-@pytest.fixture(params=["fastcgi-nginx", "fastcgi-lighttpd", "uwsgi-nginx"])
-def front(request: pytest.FixtureRequest, home: HomeDir) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["fastcgi-nginx", "fastcgi-lighttpd", "uwsgi-nginx"])
+def fronted(request: pytest.FixtureRequest, shared_public_path: Path) -> Iterator[tuple[Server, HomeDir]]:
+    """A front end, and the home behind it."""
+    home = home_at(shared_public_path / request.param)
     kind, _, front_end = request.param.partition("-")
     python = sys.executable
     if kind == "uwsgi" and not (Path(sys.executable).parent / "uwsgi").exists():
@@ -113,7 +119,12 @@ def front(request: pytest.FixtureRequest, home: HomeDir) -> Iterator[Server]:
         behind(publisher(home, published, f"type = {kind}\n{children}", python)),
         {"nginx": nginx, "lighttpd": lighttpd}[front_end](home, caption, free_port(), published) as server,
     ):
-        yield server
+        yield server, home
+
+
+@pytest.fixture
+def front(fronted: tuple[Server, HomeDir]) -> Server:
+    return fronted[0]
 
 
 def tell(server: Server, path: str, host: str = "tell.test", **more: object) -> dict[str, str]:
@@ -123,8 +134,8 @@ def tell(server: Server, path: str, host: str = "tell.test", **more: object) -> 
     return told
 
 
-def test_a_front_end_speaks_to_it_and_sites_come_and_go(front: Server, home: HomeDir) -> None:
-    assert_serves(front, home)
+def test_a_front_end_speaks_to_it_and_sites_come_and_go(fronted: tuple[Server, HomeDir]) -> None:
+    assert_serves(*fronted)
 
 
 @pytest.mark.parametrize("host", ["tell.test", "apart.test"])
@@ -152,11 +163,12 @@ def test_a_mount_becomes_script_name(front: Server) -> None:
     assert (told["SCRIPT_NAME"], told["PATH_INFO"]) == ("/mounted", "/x y")
 
 
-def test_children_are_replaced_after_their_requests(front: Server, home: HomeDir) -> None:
+def test_children_are_replaced_after_their_requests(fronted: tuple[Server, HomeDir]) -> None:
     """max_requests = 5: forty requests are answered all the same, by many processes.
 
     uWSGI replaces none that is younger than a minute.
     """
+    front, home = fronted
     workers = set()
     for _ in range(40):
         answer = front.ask("a.test")

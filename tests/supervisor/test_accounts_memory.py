@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from multisite.supervisor.process import kernel
 from tests.processes import is_running
 
-from .harness import SERVER, WITHIN, SupervisedHome, ask, supervised, wait_until
+from .harness import SERVER, SupervisedHome, ask, run, supervised, wait_until
 
 GROWS = "hoard = []\n" + SERVER.replace(
     '        if self.path == "/die":',
@@ -72,8 +70,9 @@ INCIDENT = re.compile(r"incident ([0-9a-f]{8}): (.*)")
 
 
 def typed(home: SupervisedHome, *words: str) -> str:
-    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=True).stdout
+    done = run(home.path, *words)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
 
 
 def row(home: SupervisedHome, command: str, name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from multisite.errors import BackendUnavailable
 from multisite.sites.failures import LastFailures, of_starts
 from tests.processes import is_running
 
-from .harness import SERVER, WITHIN, SupervisedHome, wait_until
+from .harness import SERVER, SupervisedHome, run, wait_until
 
 APP = """
 def application(environ, start_response):
@@ -30,9 +30,8 @@ BROKEN = "import sys\nprint('no flask here')\nsys.exit(3)\n"
 
 
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
-    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
+    done = run(home.path, *words)
+    assert done.exit_code == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -100,8 +99,7 @@ TWICE = {
 
 def spoken(home: SupervisedHome, *words: str) -> str:
     """What a command prints, whether or not the pause after the failures is over just now."""
-    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False).stdout
+    return run(home.path, *words).stdout
 
 
 def row(home: SupervisedHome, command: str) -> dict[str, Any]:
