@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     """Serve a site in its own processes, or from its upstreams."""
-    from multisite.proxy import spawned  # a worker without such sites never loads the relay
+    from multisite.proxy import elsewhere  # a worker without such sites never loads the relay
 
-    return spawned.app(site, home, development.from_environ(os.environ))
+    return elsewhere.app(site, home, development.from_environ(os.environ))
 
 
 def _router_of(home: Home, former: Any, sites: Dispatcher) -> Any:

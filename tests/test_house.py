@@ -46,7 +46,7 @@ ROOMS = {
     "cluster": Room(
         "several machines that serve one home: which there are, what they share through an engine, and which of them a "
         "front end chooses for a host",
-        "errors config",
+        "errors config runner",
     ),
     "inprocess": Room(
         "importing a site into this interpreter, whole or not at all, and taking it out again",
@@ -54,7 +54,7 @@ ROOMS = {
     ),
     "proxy": Room(
         "relaying a request to a backend and its answer back; `wire/` is pure bytes, `waiting/` inside",
-        "errors config logs sites control runner",
+        "errors config logs sites control cluster runner",
     ),
     "router": Room(
         "hosts that are no site of this home: who answers them, and where",
@@ -62,7 +62,7 @@ ROOMS = {
     ),
     "dispatch": Room(
         "from a request to the site that answers it, in a worker; `static/` inside",
-        "errors config logs sites control inprocess proxy runner",
+        "errors config logs sites control cluster inprocess proxy runner",
     ),
     "supervisor": Room(
         "one process per home that starts, watches and stops backends; `site/`, `process/`, `records/` and `cluster/` "
@@ -106,7 +106,7 @@ TWICE = {
     **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
 }
 MOST_AT_THE_TOP = 17  # cluster is the last: front ends, supervisors and commands must agree on who serves a host
-MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 33
+MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 34
 LONGEST_FILE = 450
 MEDIAN = (120, 220)
 

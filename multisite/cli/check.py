@@ -93,7 +93,7 @@ def _check_named(session: Session, names: tuple[str, ...]) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and the places that these name."""
     from multisite.cli import routing
-    from multisite.cluster import engines, nodes
+    from multisite.cluster import engines, keyfile, nodes
     from multisite.control.rundir import access_problem
     from multisite.logs import servicelog
     from multisite.status import places
@@ -107,6 +107,7 @@ def enabled_problems(session: Session) -> list[Problem]:
         *routing.problems(session.home),
         *nodes.problems(session.home),
         *engines.problems(session.home),
+        *keyfile.problems(session.home),
         *session.seen(session.catalogue.problems),
         *([group] if group else []),
     ]

@@ -292,6 +292,16 @@ def _last_start(processes: dict[str, Any]) -> str:
     return ", ".join(f"{step['step']} {step['seconds'] * 1000:.0f} ms" for step in journey["steps"])
 
 
+def _lease(lease: dict[str, Any] | None) -> str:
+    """Describe which node runs an exclusive site, "" if nobody has asked for it yet."""
+    if not lease:
+        return ""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease["since"]))
+    if lease["here"]:
+        return f"this node, {lease['holder']}, has it since {when}, number {lease['number']}"
+    return f"{lease['failure'] or 'the node ' + lease['holder'] + ' had it'} at {when}"
+
+
 def _redirect(session: Session, name: str, host: str) -> str:
     """Return the canonical domain to which a request for `host` is redirected, "" if it is answered directly."""
     from multisite.dispatch import mounts
@@ -322,6 +332,7 @@ def say_answer(answer: dict[str, Any]) -> None:
         "state": answer["state"] + _figures(answer["processes"] or {}),
         "service": answer["outage"],
         "expires": answer["expires"] if answer["service"] != "expired" else "",
+        "lease": _lease((answer["processes"] or {}).get("lease")),
         "last start": _last_start(answer["processes"] or {}),
         "started": answer["start"],
         "happened": _happened(answer["failure"]),

@@ -67,6 +67,9 @@ def _booted(session: Session, names: Sequence[str]) -> Iterator[Outcome]:
         elif hosting.is_hosting(site.location) and not site.host:
             if names:
                 fail(f"{name} is a hosting site, with a site for each host; name one of its hosts")
+        elif site.exclusive:
+            if names:
+                fail(f"{name} is exclusive: a test start could be the second one; multisite restart {name} starts it")
         elif is_startable(site):
             sites.append(site)
     yield from _shown(boot(sites, session.home, at_once()), sites)

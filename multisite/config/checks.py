@@ -147,6 +147,7 @@ def cross_check(
             f"the first domain, {domains[0]}, is a pattern and names no host",
             "put an exact domain first",
         )
+    yield from _check_exclusive(service)
     yield from _check_placeholders(values, service, domains)
     yield from _check_upstreams(service)
     yield from _check_subscriptions(service, is_hosting, bool(values.get("access")))
@@ -154,6 +155,21 @@ def cross_check(
     if not doubt and not domains and not service.get("domains"):
         reason = "the site has no domains, so only default_site reaches it"
         yield Fault("service", "domains", reason, "set domains", "warning")
+
+
+def _check_exclusive(service: Mapping[str, Any]) -> Iterator[Fault]:
+    """Find what could run twice although its file says that it must not."""
+    if not service.get("exclusive"):
+        return
+    if service.get("mode") == "proxy" or service.get("upstreams"):
+        reason = "its upstreams run elsewhere, so nothing here keeps them from running twice"
+        yield Fault("service", "exclusive", reason, "remove exclusive, or let multisite run the site")
+    elif service.get("mode") == "in-process":
+        reason = "an exclusive site needs its own process, and mode = in-process shares the workers'"
+        yield Fault("service", "mode", reason, "remove mode, or write mode = spawned")
+    if service.get("subscribe_to"):
+        reason = "a fastrouter would send requests to nodes that do not run the site"
+        yield Fault("service", "subscribe_to", reason, "remove subscribe_to, or exclusive")
 
 
 def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tuple[str, ...]) -> Iterator[Fault]:

@@ -39,3 +39,17 @@ class ClusterOptions:
         "multisite-wsgi[etcd].",
         example="redis://10.0.0.1",
     )
+    key_file: str = option(
+        "path",
+        help="File with the key by which the nodes recognise each other: at least 32 bytes, the same on each of them, "
+        "closed to other accounts. A relative path starts at the folder of moya.conf. Only sites with exclusive = yes "
+        "need it, because their requests are relayed from one node to another.",
+        example="cluster.key",
+    )
+    lease: float = option(
+        "duration",
+        "15s",
+        "Time after which another node may run an exclusive site, where the one that ran it has lost the registry. "
+        "That one ends the site a tenth of this time, or a second, earlier.",
+        limits=(3, 3600),
+    )

@@ -98,6 +98,12 @@ class Site(AvailabilityOptions):
         "Whether several copies of the site, and several simultaneous calls of it, are safe: then mode = auto may "
         "move it into the workers, after it has proved to be clean, light and busy.",
     )
+    exclusive: bool = option(
+        "boolean",
+        "no",
+        "Whether the site must never run twice, on whichever nodes: because of SQLite or a scheduler, for instance. It "
+        "runs in its own process on the node that has its lease in the registry of [cluster] url.",
+    )
     python: str = option(
         "path",
         help="Virtualenv or interpreter of the site, relative to location. A site that names one runs spawned.",

@@ -96,6 +96,16 @@ class Client:
         """
         return str(self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits})["socket"])
 
+    def place(self, site: str, host: str = "", limits: Limits = NO_LIMITS) -> dict[str, Any]:
+        """Return where requests for an exclusive site go, as `ensure` does for any other.
+
+        The path of a "socket", or "elsewhere" the address of a node; and the seconds that this is valid "for".
+
+        Raises:
+            BackendUnavailable: as `ensure`.
+        """
+        return self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits})
+
     def wake(self, site: str, host: str = "", client: str | None = None, limits: Limits = NO_LIMITS) -> bool:
         """Have a process of `site` started if there is none; tell whether one serves.
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from multisite.cluster.relaying import RELAYED
 from multisite.config.model import Home, Site
 from multisite.config.safefiles import Unusable
 from multisite.config.trusted import Networks, TrustedProxies, client_of
@@ -29,7 +30,10 @@ ASKED = "This site asks for a user name and a password"
 
 
 class AccessCheck:
-    """Lets requests of `site` through to its `files`, and then to its application."""
+    """Lets requests of `site` through to its `files`, and then to its application.
+
+    A request that another node has relayed was checked there, and has lost its password on the way.
+    """
 
     def __init__(self, site: Site, home: Home, files: Files | None) -> None:
         self._site, self._files = site, files
@@ -51,6 +55,8 @@ class AccessCheck:
             body = files(environ, start_response)
             if body is not None:
                 return body
+        if RELAYED in environ:
+            return files(environ, start_response) if files else None
         if self._networks:
             self._check_address(client_of(environ, self._proxies))
         if self._passwords:

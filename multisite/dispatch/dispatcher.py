@@ -35,7 +35,7 @@ from multisite.dispatch.target import HostRouter, Key, Target
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
 from multisite.inprocess.generation import WSGI
 from multisite.logs import incidents, servicelog
-from multisite.proxy.slowclients import spare
+from multisite.proxy.waiting.slowclients import spare
 from multisite.runner.body import Gone
 from multisite.runner.requesthead import PROXY, RAW, resolve_target
 from multisite.sites import addresses, catalogue

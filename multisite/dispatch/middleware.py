@@ -182,6 +182,10 @@ class Layers:
         has_lines: bool = False,
     ) -> None:
         self._place = place
+        if site.exclusive:
+            from multisite.dispatch.received import behind_check  # a worker without such sites never loads it
+
+            self._place = behind_check(site, home, place)
         self._rescue = rescue
         self._how = PAGE
         self._workdir: WorkDir | None = None

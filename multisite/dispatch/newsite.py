@@ -57,9 +57,9 @@ def destination(current: Catalogue, host: str, is_free: bool) -> Destination | N
         return None
     if not _lives_elsewhere(site, current.home):
         return None
-    from multisite.proxy import spawned  # a worker without such sites never loads it
+    from multisite.proxy import elsewhere  # a worker without such sites never loads it
 
-    return spawned.destination(site, current.home)
+    return elsewhere.destination(site, current.home)
 
 
 def _lives_elsewhere(site: Site, home: Home) -> bool:

@@ -11,18 +11,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site
-from multisite.config.serving.development import OFF, Development
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer, UpstreamError, UpstreamTimeout
 from multisite.logs import incidents
-from multisite.proxy import handoff, healthchecks
-from multisite.proxy.balancer import Balancer, Upstream
+from multisite.proxy import handoff
 from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, NotNow, Proxy
 from multisite.proxy.downstream import Environ
@@ -141,44 +138,3 @@ def _journey(site: Site, home: Home, reason: str) -> str:
     longest = max((len(step) for step, _seconds in failure.steps), default=0)
     steps = [f"{step:{longest}} {seconds * 1000:8.0f} ms" for step, seconds in failure.steps]
     return "\n".join([reason, "", *steps, "", *failure.output])
-
-
-def is_elsewhere(site: Site) -> bool:
-    """Tell whether a site has upstreams rather than processes."""
-    return bool(site.upstreams) and site.mode in ("auto", "proxy")
-
-
-def destination(site: Site, home: Home) -> Destination:
-    """Return where the requests of a site go that lives elsewhere."""
-    return _upstreams(site, home) if is_elsewhere(site) else SpawnedSite(site, home)
-
-
-def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
-    """Return the callable for a site elsewhere: in processes that we start, or at its upstreams."""
-    if is_elsewhere(site):
-        return partial(relay, _upstreams(site, home))
-    spawned = SpawnedSite(site, home, development.debug)
-    if not development.reload:
-        return spawned
-    from multisite.proxy.autoreload import AutoReload
-
-    return AutoReload(spawned, site, home)
-
-
-def _upstreams(site: Site, home: Home) -> Balancer:
-    trusts = TrustedProxies(home.service.trusted_proxies).trusts
-    troubles = Troubles(site, home)
-    limit = site.request_timeout
-    proxies = [
-        Proxy(
-            Endpoint.parse(text, site.protocol),
-            request_timeout=limit,
-            trusts=trusts,
-            noted=partial(troubles.note, upstream=text),
-        )
-        for text in site.upstreams
-    ]
-    upstreams = [Upstream(proxy) for proxy in proxies]
-    for upstream in upstreams:
-        healthchecks.watch(upstream, home, site.domains)
-    return Balancer(upstreams, sends=site.app_send, upload_rate=site.upload_rate, troubles=troubles)

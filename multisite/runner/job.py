@@ -92,7 +92,8 @@ class Job:
         self.claims: list[str] = job.get("claims") or []
         self.head_limits: dict[str, int] = job.get("head_limits") or {}
         self.gunicorn: str = job.get("gunicorn") or ""
-        self.board = opened(int(job.get("board", -1)), int(job.get("slot") or 0), os.getpid())
+        number = os.getppid() if job.get("guarded") else os.getpid()  # the supervisor knows the guard
+        self.board = opened(int(job.get("board", -1)), int(job.get("slot") or 0), number)
         self.pin: str = job.get("pin") or ""
         self.learn = bool(job.get("learn"))
         self.examine = bool(job.get("examine"))

@@ -55,6 +55,7 @@ class Placement:
 
 # Options of a site that need a separate process.
 _OWN_PROCESS = {
+    "exclusive": "it is exclusive",
     "python": "it has its own Python",
     "env": "it has its own [env], and sites in one process share one environment",
     "pass_env": "it wants variables of the service's own environment",

@@ -127,6 +127,8 @@ class SiteReport:
         if "state" not in known:
             return {**known, **self._counted} if known else known
         found = {key: known[key] for key in (*FIGURES, *USED)}
+        if self.site.exclusive:
+            found["lease"] = known.get("lease")  # an older supervisor's document has none
         if found["failure"]:
             serving = self.inventory.is_in_workers(self.site.name) or bool(known["replace_failure"])
             found["failure"] = {**found["failure"], "serving": serving}
@@ -162,6 +164,7 @@ class SiteReport:
             "service": self.service,
             "failure": failure,
             **({"host": site.host, "template": site.template} if site.host else {}),
+            **({"lease": None} if site.exclusive else {}),
             "pids": [],
             "in_flight": None,
             "memory": None,

@@ -97,10 +97,12 @@ class Commands:
         self._context.servers.register(connection.pid, request.get("head_limits"))
         return {"pid": os.getpid()}
 
-    def _do_ensure(self, request: Answer, connection: Caller) -> Answer:
+    def _do_ensure(self, request: Answer, connection: Caller) -> Answer | None:
         self._context.servers.register(connection.pid, request.get("head_limits"))
         supervised = self._sites.supervise(*_asked(request))
         self._sites.heed(supervised)
+        if supervised.site.exclusive and self._context.leases:
+            return self._context.leases.place(supervised, connection)
         return {"socket": supervised.ensure()}
 
     def _do_wake(self, request: Answer, connection: Caller) -> Answer:
@@ -157,7 +159,10 @@ class Commands:
             },
             "preloaders": self._context.preloaders.describe(),
             "sites": {
-                name: describe(one, accounts, connected.get(one.listener.path, NO_CONNECTIONS), members, now)
+                name: {
+                    **describe(one, accounts, connected.get(one.listener.path, NO_CONNECTIONS), members, now),
+                    "lease": one.lease.as_dict(self._context.leases.node if self._context.leases else ""),
+                }
                 for name, one in self._sites.items()
             },
         }

@@ -42,6 +42,7 @@ from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.events import Events
+from multisite.supervisor.site.leases import Leases
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
@@ -103,6 +104,7 @@ class Supervisor(Handed):
         "_node_stats",
         "_events",
         "_load",
+        "_leases",
     )
 
     def __init__(
@@ -125,6 +127,7 @@ class Supervisor(Handed):
         self._context = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
         self._events = Events(self._loop, lambda: self._sites.home)
         self._context.tell = self._events.tell
+        self._leases = self._context.leases = Leases(self._loop, lambda: self._sites.home, lambda: self._sites)
         self._sites = SupervisedSites(live, self._context)
         counted = os.path.join(rundir.path, usage.FOLDER)
         self._promotion = self._context.examining = Promotion(self._sites, counted, self._loop.now)
@@ -156,6 +159,7 @@ class Supervisor(Handed):
         )
         if state:
             self.take_over(state)
+            self._loop.attempt(self._leases.take_over)
         else:
             self._recover()
             statefile.sweep(live.home.state_dir)
@@ -210,10 +214,15 @@ class Supervisor(Handed):
                 time.sleep(CROWDED_PAUSE)
             for step in (self._signals, self._tick, self._see_who_is_there, self._see_what_is_left):
                 self._loop.attempt(step)
-            is_due = self._upgrade.is_due and not self.leaving and self._ends_at is None and not self._provisions
+            is_due = self._upgrade.is_due and not self.leaving and self._ends_at is None and not self._is_asked
             if is_due and not self._loop.attempt(self._make_room):
                 self._upgrade.failed("the running program cannot pass on its state")
         self._leave()
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether somebody waits for an answer that a successor would not have."""
+        return bool(self._provisions) or self._leases.is_asked
 
     def _wait(self) -> None:
         timeout = LOOK_EVERY
@@ -317,6 +326,7 @@ class Supervisor(Handed):
         self._loop.attempt(self._provisions.tick, now)
         self._loop.attempt(self._events.tick, now)
         self._loop.attempt(self._membership.tick, now, self._sites.home)
+        self._loop.attempt(self._leases.tick, now)
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
@@ -422,7 +432,13 @@ class Supervisor(Handed):
             supervised.backends.kill()
         for step in (self._events.close, self._membership.close):
             self._loop.attempt(step)
-        for step in (orphans.all_children, self._sites.put_away, self._recover, self._servers.close):
+        for step in (
+            orphans.all_children,
+            self._leases.close,
+            self._sites.put_away,
+            self._recover,
+            self._servers.close,
+        ):
             self._loop.attempt(step)
 
     def _tick_leaving(self) -> None:

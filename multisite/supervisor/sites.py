@@ -322,8 +322,8 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
 
     def _domains(self, site: Site) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""
-        if site.ignore_activity or site.ignore_agents or site.is_restricted or site.is_greeted:
-            return ()  # a front end that goes there directly would wake it, or let everybody in
+        if site.ignore_activity or site.ignore_agents or site.is_restricted or site.is_greeted or site.exclusive:
+            return ()  # a front end that goes there directly would wake it, let everybody in, or not find it
         if site.host:
             best = self.catalogue.answering(site.host)[:1]
             return (site.host,) if best and best[0].value == (("/", site.template),) else ()

@@ -76,6 +76,9 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path) -> 
     [
         ("[service]\ndomains = a.example\n", "nothing to run"),
         (GOOD + "mode = proxy\n", "no upstreams"),
+        (GOOD + "exclusive = yes\nmode = in-process\n", "an exclusive site needs its own process"),
+        (GOOD + "exclusive = yes\nmode = proxy\nupstreams = http://a\n", "its upstreams run elsewhere"),
+        (GOOD + "exclusive = yes\nsubscribe_to = 127.0.0.1:7000:a\n", "nodes that do not run the site"),
         (GOOD + "server = command\n", "no command"),
         (GOOD + "mount = api\n", "does not start with /"),
         (GOOD + "protocol = fcgi\n", "is not one of http, uwsgi"),

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from multisite.proxy import slowclients
+from multisite.proxy.waiting import slowclients
 
 Pair = tuple[socket.socket, socket.socket]
 

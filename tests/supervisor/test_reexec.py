@@ -23,7 +23,7 @@ OTHERWISE = {
     *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade", "Announcer", "NodeStats", "Asked", "Wakes"),
-    *("Recorder", "Workers", "Journal", "AgentProcess", "LoadReport"),
+    *("Recorder", "Workers", "Journal", "AgentProcess", "LoadReport", "Held", "LeaseKeeper", "Leases"),
     *("Events", "EventCommand", "Failed", "Messenger", "Noted", "Outlet", "Webhook"),
 }
 

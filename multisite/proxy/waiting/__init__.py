@@ -1,4 +1,4 @@
-"""Requests that wait in a worker before they are sent: for a site to be up, or for the end of a pause.
+"""Requests that wait in a worker before they are sent: for a site, for the end of a pause, or for a slow client.
 
 Face: `coldstarts.ColdStarts`, `pause.PausedSite`.
 May import: as proxy.

@@ -7,7 +7,7 @@ from typing import Any
 
 from multisite.config.model import Home, Site
 from multisite.errors import Paused
-from multisite.proxy import spawned
+from multisite.proxy import elsewhere
 from multisite.proxy.relay import relay
 from multisite.proxy.waiting.held import Held, WaitingRoom
 
@@ -28,7 +28,7 @@ class PausedSite:
 
     def __init__(self, site: Site, home: Home, is_over: Callable[[], bool]) -> None:
         self._patience = site.pause_timeout
-        self._of = spawned.destination(site, home)
+        self._of = elsewhere.destination(site, home)
         self._is_over = is_over
         self._room: WaitingRoom[Held] = WaitingRoom(max(1, site.max_waiting), self._look)
 

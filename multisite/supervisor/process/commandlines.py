@@ -20,13 +20,14 @@ from multisite.control import program
 from multisite.sites import placement, sharing
 from multisite.sites.changes import ALWAYS_RESTART
 from multisite.supervisor.process import reach
-from multisite.supervisor.process.spec import BOARD, JOB, NOTIFY, SLOTS, Identity, Launch, Surroundings
+from multisite.supervisor.process.spec import BOARD, FENCE_VARIABLE, JOB, NOTIFY, SLOTS, Identity, Launch, Surroundings
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAMS = os.path.join(_PACKAGE, "runner")
 RUNNER = os.path.join(_PROGRAMS, "__main__.py")
 SOCKETPROXY = os.path.join(_PROGRAMS, "socketproxy.py")
 TRIAL = os.path.join(_PROGRAMS, "trial.py")
+LEASEGUARD = os.path.join(_PROGRAMS, "leaseguard.py")
 GUNICORN_CONFIG = os.path.join(_PROGRAMS, "gunicorn_config.py")
 
 
@@ -49,8 +50,18 @@ def tried(how: Launch, site: Site) -> Launch:
     return replace(how, argv=(*asked, *how.argv), tried=True)
 
 
+def guarded(how: Launch, around: Surroundings) -> Launch:
+    """Make a guard the parent of the process, which ends it with its lease."""
+    stdin = ("--stdin",) if how.socket_as_stdin else ()
+    guard = (_python_for(how.identity), "-I", "-S", LEASEGUARD, f"{around.warning:g}", *stdin, "--")
+    env = {**how.env, FENCE_VARIABLE: str(around.fence)}
+    return replace(how, argv=(*guard, *how.argv), env=env, preload="it is exclusive")
+
+
 def files_of_ours(site: Site, server: str) -> tuple[str, ...]:
     """Return our files that the processes of `site` read as the site's own user."""
+    if site.exclusive:
+        return LEASEGUARD, _python_for(None), *files_of_ours(replace(site, exclusive=False), server)
     if server in ("auto", "asgi"):
         return RUNNER, _gunicorn()
     if server == "granian" or (server == "command" and hosting.placeholders(site.command) & {"PORT", "SOCKET"}):
@@ -117,9 +128,10 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "notify": NOTIFY,
         "board": BOARD,
         "slot": around.slot % SLOTS,
+        "guarded": bool(around.fence),
         "pin": development.from_environ(around.environ).pin(site.name),
         "smoke": smoke if around.smoke and site.smoke_path else {},
-        "learn": site.preload == "auto" and not site.chroot,
+        "learn": site.preload == "auto" and not site.chroot and not site.exclusive,
         "examine": bool(around.examine),
         "aside": bool(around.examine) and placement.is_tried(site),
     }

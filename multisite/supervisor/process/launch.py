@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from multisite.cluster import nodes
+from multisite.cluster.keyfile import read_key
 from multisite.config import hosting
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
+from multisite.config.safefiles import Unusable
 from multisite.config.serving import development
 from multisite.config.trusted import key_of
 from multisite.control import program
@@ -42,6 +45,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         Refused: it cannot be started as its file says.
     """
     _check_location(site)
+    if site.exclusive:
+        _check_exclusive(site, home)
     site = _with_application(site)
     server, python = _server(site)
     if server in ("auto", "asgi"):
@@ -51,7 +56,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies, claims=named)
     how = commandlines.command_line(server, plain, site, python, around, host or site.canonical_host)
     how = _speaking(how, around.notify)
-    return commandlines.tried(how, site) if around.smoke and site.smoke_path and not how.job else how
+    how = commandlines.tried(how, site) if around.smoke and site.smoke_path and not how.job else how
+    return commandlines.guarded(how, around) if around.fence else how
 
 
 def guest(site: Site, home: Home, environ: Mapping[str, str], argv: tuple[str, ...]) -> Launch:
@@ -184,6 +190,23 @@ def _check_location(site: Site) -> None:
         raise Refused(f"location {site.location}: {reason}", f"{make}multisite set {site.name} location=FOLDER")
     if site.chroot and not os.path.isdir(site.chroot):
         raise Refused("there is no such directory", "make it or correct the path", "chroot", site.chroot)
+
+
+def _check_exclusive(site: Site, home: Home) -> None:
+    """Refuse a site of which nobody could tell whether it runs elsewhere, or which nobody could reach there."""
+    if not home.cluster.url:
+        reason = "no registry knows which node runs it"
+        remedy = f"set [cluster] url = etcd://HOST:PORT in {home.file}, or multisite set {site.name} exclusive=no"
+        raise Refused(reason, remedy, "exclusive", "yes")
+    try:
+        nodes.own(home)
+        read_key(home)
+    except nodes.UnknownNode as error:
+        raise Refused(f"[cluster] {error}", error.remedy, "exclusive", "yes") from None
+    except Unusable as error:
+        raise Refused(f"the other nodes cannot reach it: {error.reason}", error.remedy, "exclusive", "yes") from None
+    if site.chroot:  # our interpreter is not in there
+        raise Refused("its processes could not be guarded in a chroot", "remove chroot", "exclusive", "yes")
 
 
 def _refuse_hidden(path: str, key: str, value: str) -> None:

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from multisite.runner.leaseguard import FENCE
 from multisite.supervisor.process import descriptors, reach
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Child
@@ -154,7 +155,7 @@ def _arrange(launch: Launch, given: Given, job: int, output: int, failure: int) 
     if launch.socket_as_stdin:
         wanted[0] = given.listener
         del wanted[LISTENER]
-    ours = {JOB: job, NOTIFY: given.notify, BOARD: given.board}
+    ours = {JOB: job, NOTIFY: given.notify, BOARD: given.board, FENCE: given.fence}
     wanted |= {place: source for place, source in ours.items() if source >= 0}
     aside = {place: _put_aside(source) for place, source in wanted.items()}
     kept = _put_aside(failure)  # it closes by itself when the program runs

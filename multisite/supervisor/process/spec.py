@@ -11,6 +11,7 @@ JOB = 4
 NOTIFY = 5  # where our runner reports
 BOARD = 6  # where it counts
 SLOTS = 64  # of one such file
+FENCE_VARIABLE = "MULTISITE_FENCE"  # the number of the lease under which a process of an exclusive site runs
 MARKER = "MULTISITE_BACKEND"  # the variable that identifies what a site leaves behind
 
 # Read by the interpreter, the dynamic loader or the C library before any module could ask for them.
@@ -37,6 +38,7 @@ class Given:
     listener: int
     notify: int = -1
     board: int = -1
+    fence: int = -1
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Surroundings:
         examine: the version of the site's code to examine, "" for none.
         claims: keys of further fields that only a trusted front end may send.
         head_limits: how large the head of a request may be, by gunicorn's names; empty for the runner's own limits.
+        fence: number of the site's lease, 0 if it needs none.
+        warning: seconds before the end of the lease at which the process is asked to end.
     """
 
     environ: Mapping[str, str]
@@ -64,6 +68,8 @@ class Surroundings:
     examine: str = ""
     head_limits: Mapping[str, int] = field(default_factory=dict)
     claims: tuple[str, ...] = ()
+    fence: int = 0
+    warning: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDir
@@ -22,6 +22,27 @@ class Examining(Protocol):
 
     def take_facts(self, site: Site, version: str, told: str) -> None:
         """Handle what a process reports about its site."""
+
+
+class Leasing(Protocol):
+    """The leases of the sites that must not run twice (`multisite.supervisor.site.leases`)."""
+
+    @property
+    def node(self) -> str:
+        """Address of this node, "" before the first lease."""
+
+    @property
+    def warning(self) -> float:
+        """Seconds that a process has to end by itself when its lease ends."""
+
+    def want(self, supervised: Any) -> None:
+        """Ask for the lease of a site for which a request waits."""
+
+    def want_soon(self, supervised: Any) -> None:
+        """Ask for the lease of a site that has to run without a request."""
+
+    def place(self, supervised: Any, caller: Any) -> dict[str, Any] | None:
+        """Return where requests for a site go; None: the caller is answered when it is known."""
 
 
 class Tell(Protocol):
@@ -46,6 +67,7 @@ class Context:
         servers: the WSGI servers in front of the sites.
         serial: number of the last backend.
         examining: moves sites into the workers and out of them.
+        leases: of the sites that must not run twice.
         tell: tells an administrator of an event of a site (`multisite.supervisor.site.events`).
     """
 
@@ -58,6 +80,7 @@ class Context:
     servers: Servers
     serial: int = 0
     examining: Examining | None = None
+    leases: Leasing | None = None
     tell: Tell = nobody
 
     def next_serial(self) -> int:

@@ -7,6 +7,7 @@ import signal
 import time
 
 from multisite.logs import past
+from multisite.runner import leaseguard
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.site import deploy
@@ -59,7 +60,7 @@ def _feed(supervised: SiteParts, backend: Backend, refused: bool) -> None:
     if exit_.served and (exit_.state not in UNASKED or _is_planned(backend, exit_)):
         failures.end_row()
     if exit_.state not in UNASKED:  # it ended as it was asked to, or just before
-        if exit_.state is State.DRAINING and backend.ours and exit_.code not in (0, -signal.SIGTERM):
+        if exit_.state is State.DRAINING and backend.ours and exit_.code not in (0, -signal.SIGTERM, leaseguard.LOST):
             failures.tell(backend, exit_, now)
         backend.feed(Event.EXITED, backend.reason)
     elif _is_planned(backend, exit_):

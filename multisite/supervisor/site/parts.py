@@ -22,6 +22,7 @@ from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.costs import Activity, Costs, Figures, Scoreboard
 from multisite.supervisor.site.deploy import Deploys
 from multisite.supervisor.site.failures import Failures
+from multisite.supervisor.site.leases import Lease
 from multisite.supervisor.site.queue import SiteSocket, WaitQueue
 from multisite.supervisor.site.readiness import Readiness
 from multisite.supervisor.site.work import Work
@@ -44,7 +45,9 @@ class SiteParts(Handed):
 
     KEPT = kept(
         "is_due is_put_to_rest _is_asked_for stamp",
-        **dict.fromkeys(("costs", "deploys", "failures", "activity", "work", "log", "listener", "scoreboard"), PART),
+        **dict.fromkeys(
+            ("costs", "deploys", "failures", "activity", "work", "log", "lease", "listener", "scoreboard"), PART
+        ),
         queue=PART.at("room"),
         journey=JOURNEY,
         backends=given(lambda backends, keep: [[one.slot, one.serial, one.pack(keep)] for one in backends]),
@@ -62,6 +65,7 @@ class SiteParts(Handed):
         self.backends = Backends()
         self.costs = Costs()
         self.failures = Failures(site.name, context.notes, self.logger, context.tell)
+        self.lease = Lease()
         self.activity = Activity(self.loop.now())
         self.work = Work()
         http, uwsgi = site.protocol != "uwsgi" or site.is_ours, site.protocol == "uwsgi" or site.is_ours
@@ -88,8 +92,8 @@ class SiteParts(Handed):
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is anything to watch: a process, a deadline or a waiting request."""
-        return bool(self.backends) or self.is_waiting
+        """Whether there is anything to watch: a process, a deadline, a waiting request or a lease."""
+        return bool(self.backends) or self.is_waiting or bool(self.lease.number)
 
     @property
     def is_waiting(self) -> bool:

@@ -114,11 +114,11 @@ class WaitQueue(Handed):
             self._turn_away(told or Unavailable(STOPPED, RETRY_AFTER))
         self.listener.close()
 
-    def renew(self, *, watch: bool, reason: str = STOPPED) -> None:
+    def renew(self, *, watch: bool, reason: str = STOPPED, retry_after: float = RETRY_AFTER) -> None:
         """Answer all waiting requests, while no process takes any; later ones wait at another socket."""
         if self.listener.is_open:
             self.served()
-            self._turn_away(Unavailable(reason, RETRY_AFTER), everybody=True)
+            self._turn_away(Unavailable(reason, retry_after), everybody=True)
             self.listener.close()
             with contextlib.suppress(Unavailable):  # the next request learns of it
                 self.ensure(watch=watch)

@@ -85,6 +85,8 @@ def plan(supervised: SiteParts, slot: int, serial: int, *, smoke: bool = False) 
         examine=context.examining.wanted(site, home) if context.examining else "",
         smoke=smoke,
         head_limits=context.servers.head_limits,
+        fence=supervised.lease.number,
+        warning=context.leases.warning if context.leases else 0.0,
     )
     return launch.plan(site, home, around)
 
@@ -98,7 +100,7 @@ def _given(supervised: SiteParts, backend: Backend, how: Launch) -> Given:
     if launch.needs_private(supervised.site):
         supervised.context.rundir.give(supervised.site.name, how.identity.uid, how.identity.gid)
     board = supervised.scoreboard.make(backend.slot) if how.job else -1
-    return Given(supervised.queue.open(), board=board)
+    return Given(supervised.queue.open(), board=board, fence=supervised.lease.shown)
 
 
 def _lost(supervised: SiteParts, backend: Backend) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
+from multisite.runner import leaseguard
 from multisite.sites.outages import EXPIRED, NOTICED_WITHIN, Outage
 from multisite.sites.sitedir import Stamp
 from multisite.supervisor import planner
@@ -26,6 +28,7 @@ from multisite.supervisor.site.failures import STOPPED_BEFORE, TOO_LATE, Unavail
 from multisite.supervisor.site.parts import SiteParts
 from multisite.supervisor.site.work import idle_since
 
+LEASE = "lease"  # why a process has ended that had lost its lease
 NEVER = 3600  # seconds, for a client that asks when a site returns that is not expected to
 
 
@@ -155,6 +158,8 @@ class SupervisedSite(SiteParts):
         """Handle the end of a process; returns the backend that it was, None if it is not ours."""
         backend = self.backends.of(pid)
         if backend:
+            if status == leaseguard.LOST << 8 and self.site.exclusive:
+                backend.feed(Event.STOP, LEASE)  # its guard has ended it
             mates = [one for one in self.backends.alive if one is backend or not one.obsolete]
             has_answered = any(starter.has_answered(self, one) for one in mates)
             exit_ = backend.ended(status)
@@ -181,8 +186,13 @@ class SupervisedSite(SiteParts):
             if overdue:
                 self.context.preloaders.lost(overdue)
             self._heed_time(backend, now)
-        if self.queue.since is not None:
-            deploy.make_room(self.backends, now - self.queue.since)
+        if self.queue.since is not None:  # nothing of an exclusive site runs beside its successor
+            deploy.make_room(self.backends, math.inf if self.site.exclusive else now - self.queue.since)
+        if self.context.leases and self.site.exclusive and not self.lease.number:
+            if self.is_waiting:
+                self.context.leases.want(self)
+            elif self.needs_lease:
+                self.context.leases.want_soon(self)
         self._keep_up()
         self.deploys.see()
 
@@ -220,6 +230,8 @@ class SupervisedSite(SiteParts):
         missing = 0 if self.backends.any_in(*HELD) else max(0, launch.backends(self.site) - len(lasting))
         if deploy.is_first(self.backends) or self.deploys.is_trial:
             missing = min(missing, 0 if lasting else 1)
+        if self.site.exclusive and (not self.lease.number or len(lasting) < len(alive)):
+            missing = 0
         return SiteView(
             self.site.name,
             missing=missing,
@@ -299,6 +311,23 @@ class SupervisedSite(SiteParts):
         due = self.rests_at(now)
         idle = due is not None and now >= due and self.state is State.RUNNING
         return idle or self.readiness.next_look is not None or self.backends.any_in(State.DRAINING)
+
+    # Its lease
+
+    @property
+    def needs_lease(self) -> bool:
+        """Whether anything of an exclusive site runs, is about to, or should."""
+        return bool(self.backends.alive) or self.is_waiting or (self.is_due and not self.outage)
+
+    def turn_away(self, reason: str, retry_after: float) -> None:
+        """Answer the requests that wait here: the site does not run here."""
+        self.queue.renew(watch=not self.backends, reason=reason, retry_after=retry_after)
+
+    def lose_lease(self) -> None:
+        """End its processes at once: another node may have its lease."""
+        for backend in list(self.backends):
+            backend.feed(Event.STOP, LEASE)
+            backend.kill()
 
     # Its end
 

@@ -1,0 +1,330 @@
+"""The leases of sites that must not run twice: who may start such a site, and where its requests go meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from multisite.cluster import nodes
+from multisite.cluster.engines import open_registry
+from multisite.cluster.registry import EngineAway, Registry
+from multisite.config.model import Home, Site
+from multisite.runner import leaseguard
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.process import descriptors
+from multisite.supervisor.reexec import DESCRIPTOR, Handed, kept
+from multisite.supervisor.site.failures import Unavailable
+from multisite.supervisor.site.leasekeeper import AGAIN, RENEWED, LeaseAnswer, LeaseKeeper, Terms
+
+LINGER = 2.0  # seconds for which a lease is kept although nothing of the site runs
+FRESH = 1.0  # seconds for which it is taken as known who has a lease
+
+_log = logging.getLogger("multisite.supervisor")
+
+Answer = dict[str, Any]
+
+
+class Lease(Handed):
+    """The lease of one site, as far as this node knows.
+
+    Attributes:
+        number: grows with each new holder, wherever it is; 0: we do not have it.
+        since: Unix time at which we got it.
+        fence: descriptor of the file with the moment until which it is valid, -1 while we do not have it.
+        shown: the same, for reading only: what its processes get.
+        owner: address of the node that had it when it was last asked for, "" if none did.
+        failure: why it is not known who has it.
+        is_asked_for: the registry has not answered yet.
+    """
+
+    KEPT = kept("number since", fence=DESCRIPTOR, shown=DESCRIPTOR)
+    ANEW = ("owner", "failure", "is_asked_for", "callers", "known_at", "quiet_since")
+
+    def __init__(self) -> None:
+        self.number, self.since = 0, 0.0
+        self.fence = self.shown = -1
+        self.owner = self.failure = ""
+        self.is_asked_for = False
+        self.callers: list[Any] = []  # connections of workers that wait for the answer
+        self.known_at = 0.0  # monotonic seconds of the last answer
+        self.quiet_since: float | None = None  # monotonic seconds since which nothing runs and nobody waits
+
+    def hold(self, number: int, until: int) -> None:
+        """Note that it is ours. Each number has its own file: processes of an earlier one gain nothing by it.
+
+        Raises:
+            OSError: there is no memory or no descriptor left.
+        """
+        self.drop()
+        descriptors.claim(2)
+        self.fence = os.memfd_create("fence", os.MFD_CLOEXEC)
+        os.pwrite(self.fence, until.to_bytes(leaseguard.SIZE, sys.byteorder), 0)
+        self.shown = os.open(f"/proc/self/fd/{self.fence}", os.O_RDONLY | os.O_CLOEXEC)
+        os.fchmod(self.fence, 0)  # nobody opens it once more, for writing
+        self.number, self.since = number, time.time()
+        self.owner = self.failure = ""
+
+    def drop(self) -> None:
+        """Note that it is not ours any more."""
+        for descriptor in filter(lambda number: number >= 0, (self.fence, self.shown)):
+            os.close(descriptor)
+        self.number, self.since, self.quiet_since = 0, 0.0, None
+        self.fence = self.shown = -1
+
+    def as_dict(self, node: str) -> Answer | None:
+        """Describe it for ``status``; None: nobody has asked for it yet.
+
+        `since` is the Unix time at which this node got it, or at which it was last known that another has it.
+        """
+        if self.number:
+            return {"holder": node, "here": True, "number": self.number, "since": round(self.since, 3), "failure": ""}
+        if not self.owner and not self.failure:
+            return None
+        known = round(time.time() - (time.monotonic() - self.known_at), 3)
+        return {"holder": self.owner, "here": False, "number": 0, "since": known, "failure": self.failure}
+
+
+class Asker(Protocol):
+    """A connection of a worker that waits for an answer."""
+
+    on_close: list[Callable[[], None]]
+
+    def send(self, answer: Answer) -> None:
+        """Send it."""
+
+
+class Leased(Protocol):
+    """A site as its lease concerns it."""
+
+    site: Site
+    lease: Lease
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request waits for a process."""
+
+    @property
+    def needs_lease(self) -> bool:
+        """Whether anything of it runs, is about to, or should."""
+
+    def ensure(self) -> str:
+        """Return the path of its socket."""
+
+    def turn_away(self, reason: str, retry_after: float) -> None:
+        """Answer the requests that wait here: the site does not run here."""
+
+    def lose_lease(self) -> None:
+        """End its processes at once."""
+
+
+class Leases:
+    """The leases of all sites of a home; the thread is started for the first one.
+
+    Args:
+        loop: is woken by answers.
+        home: returns the home as it is now.
+        sites: returns the supervised sites, by name.
+    """
+
+    def __init__(self, loop: Loop, home: Callable[[], Home], sites: Callable[[], Mapping[str, Leased]]) -> None:
+        self._loop, self._home, self._sites = loop, home, sites
+        self._keeper: LeaseKeeper | None = None
+        self._outcomes: deque[LeaseAnswer] = deque()
+        self._wake = self._waker = -1
+        self._away = ""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a worker waits for an answer."""
+        return any(one.lease.callers for one in self._sites().values())
+
+    @property
+    def node(self) -> str:
+        """Address of this node, "" before the first lease."""
+        return self._keeper.terms.node if self._keeper else ""
+
+    @property
+    def warning(self) -> float:
+        """Seconds that a process has to end by itself when its lease ends."""
+        return self._keeper.terms.warning if self._keeper else 0.0
+
+    def _open(self) -> LeaseKeeper:
+        """Return the thread; moya.conf may name another registry while no lease is ours.
+
+        Raises:
+            Unavailable: it is not known which node this is.
+        """
+        try:
+            terms = Terms.of(self._home())
+        except nodes.UnknownNode as error:
+            raise Unavailable(f"[cluster] {error}; {error.remedy}", AGAIN) from None
+        if self._keeper and (self._keeper.terms == terms or self._held()):
+            return self._keeper
+        if self._keeper:
+            self._keeper.close()
+        if self._wake < 0:
+            descriptors.claim(2)
+            self._wake, self._waker = os.pipe()
+            for end in (self._wake, self._waker):
+                os.set_blocking(end, False)
+            self._loop.watch(self._wake, self._heed)
+        self._keeper = LeaseKeeper(terms, lambda: _opened(terms.url), self._take_outcome)
+        return self._keeper
+
+    def _held(self) -> list[Leased]:
+        return [one for one in self._sites().values() if one.lease.number]
+
+    def take_over(self) -> None:
+        """Renew the leases that another program had."""
+        for supervised in self._held():
+            lease = supervised.lease
+            self._open().keep(supervised.site.name, lease.number, lease.fence, is_new=False)
+
+    # For workers, and for sites that have to start
+
+    def place(self, supervised: Leased, caller: Asker) -> Answer | None:
+        """Return where requests for a site go; None: the caller is answered when it is known.
+
+        The answer has the path of its "socket", or is "elsewhere": the address of a node; it is valid "for" seconds.
+
+        Raises:
+            Unavailable: no process of it is available here.
+        """
+        path, lease = supervised.ensure(), supervised.lease
+        if lease.number:
+            return {"socket": path, "for": FRESH}
+        if lease.owner and self._loop.now() - lease.known_at < FRESH:
+            return {"elsewhere": lease.owner, "for": FRESH}
+        lease.callers.append(caller)
+        caller.on_close.append(lambda: lease.callers.remove(caller) if caller in lease.callers else None)
+        self.want(supervised)
+        return None
+
+    def want(self, supervised: Leased) -> None:
+        """Ask for the lease of a site that has to run.
+
+        Raises:
+            Unavailable: it is not known which node this is.
+        """
+        if not supervised.lease.is_asked_for:
+            self._open().take(supervised.site.name)
+            supervised.lease.is_asked_for = True
+
+    def want_soon(self, supervised: Leased) -> None:
+        """Ask for the lease of a site that has to run without a request, unless another node had it a moment ago."""
+        lease, home = supervised.lease, self._home()
+        pause = home.cluster.lease / RENEWED if lease.owner else AGAIN
+        if self._loop.now() - lease.known_at >= pause:
+            self.want(supervised)
+
+    # From the thread
+
+    def _take_outcome(self, outcome: LeaseAnswer) -> None:
+        self._outcomes.append(outcome)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._waker, b"1")
+
+    def _heed(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+        while self._outcomes:
+            outcome = self._outcomes.popleft()
+            self._tell(outcome)
+            supervised = self._sites().get(outcome.key)
+            if supervised:
+                self._loop.attempt(self._take, supervised, outcome)
+            elif outcome.number and not outcome.is_lost and self._keeper:
+                self._keeper.release(outcome.key, outcome.number)
+
+    def _tell(self, outcome: LeaseAnswer) -> None:
+        """Log that the registry is away, and that it is back, once each."""
+        if outcome.failure and not self._away and outcome.failure.startswith("the registry"):
+            _log.error(
+                "%s; exclusive sites that run here end within %g seconds unless it returns, and none is started",
+                outcome.failure,
+                self._keeper.terms.ttl if self._keeper else 0.0,
+            )
+            self._away = outcome.failure
+        elif not outcome.failure and self._away:
+            _log.warning("the registry answers again; exclusive sites are started where they are asked for")
+            self._away = ""
+
+    def _take(self, supervised: Leased, outcome: LeaseAnswer) -> None:
+        lease, now = supervised.lease, self._loop.now()
+        if lease.number:
+            if outcome.number == lease.number and outcome.is_lost:
+                _log.error("site %s: another node may have its lease now; its processes end", supervised.site.name)
+                lease.drop()
+                supervised.lose_lease()
+            return
+        if outcome.is_lost or (outcome.number and not lease.is_asked_for):
+            return  # about a lease that has been given back since
+        lease.is_asked_for, lease.known_at = False, now
+        lease.owner, lease.failure = outcome.owner, outcome.failure
+        callers, lease.callers = lease.callers, []
+        if outcome.number:
+            assert self._keeper
+            lease.hold(outcome.number, outcome.until)
+            lease.known_at = now
+            self._keeper.keep(outcome.key, outcome.number, lease.fence, is_new=True)
+            _log.info("site %s: this node has its lease, number %s", supervised.site.name, outcome.number)
+        elif supervised.is_waiting:
+            supervised.turn_away(_reason(outcome), AGAIN)
+        for caller in callers:
+            caller.send(_answer(supervised, outcome))
+
+    def tick(self, now: float) -> None:
+        """Give back the leases of sites of which nothing has run for a while."""
+        if not self._keeper:
+            return
+        for supervised in self._held():
+            lease = supervised.lease
+            if supervised.needs_lease:
+                lease.quiet_since = None
+            elif lease.quiet_since is None:
+                lease.quiet_since = now
+            elif now - lease.quiet_since >= LINGER:
+                self._give_back(supervised)
+
+    def _give_back(self, supervised: Leased) -> None:
+        assert self._keeper
+        number = supervised.lease.number
+        supervised.lease.drop()
+        self._keeper.release(supervised.site.name, number)
+        _log.info("site %s: this node has given its lease back", supervised.site.name)
+
+    def close(self) -> None:
+        """Give all leases back: nothing runs any more."""
+        if self._keeper:
+            for supervised in self._held():
+                self._give_back(supervised)
+            self._keeper.close()
+
+
+def _opened(url: str) -> Registry:
+    """Raises EngineAway: the URL is wrong, or a library is missing."""
+    try:
+        return open_registry(url)
+    except ValueError as error:
+        raise EngineAway(f"[cluster] url: {error}") from None
+
+
+def _reason(outcome: LeaseAnswer) -> str:
+    return f"it runs on the node {outcome.owner}" if outcome.owner else outcome.failure
+
+
+def _answer(supervised: Leased, outcome: LeaseAnswer) -> Answer:
+    if outcome.owner:
+        return {"elsewhere": outcome.owner, "for": FRESH}
+    try:
+        if outcome.number:
+            return {"socket": supervised.ensure(), "for": FRESH}
+        raise Unavailable(f"it is not known which node may run it: {outcome.failure}", 5.0)
+    except Unavailable as error:
+        return {"error": error.reason, "status": 503, "retry_after": max(1, round(error.retry_after))}

@@ -1,0 +1,80 @@
+"""What a node says about a client of a request that it relays, and who is believed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from multisite.cluster.relaying import FIELD, RELAYED, VALID_FOR, BadSignature, receive, sign
+
+KEY = b"k" * 40
+HERE = "10.0.0.2:8000"
+NOW = 1_800_000_000.0
+
+
+def request(**more: Any) -> dict[str, Any]:
+    """A request as the first node has it."""
+    return {
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_NAME": "/blog",
+        "PATH_INFO": "/entry/\xc3\xa9",
+        "QUERY_STRING": "a=1",
+        "HTTP_HOST": "blog.example.com",
+        "REMOTE_ADDR": "192.0.2.7",
+        "REMOTE_PORT": "4711",
+        "wsgi.url_scheme": "https",
+        **more,
+    }
+
+
+def arrived(**more: Any) -> dict[str, Any]:
+    """The same at the second node: its peer is the first one."""
+    return request(**{"REMOTE_ADDR": "10.0.0.1", "REMOTE_PORT": "999", "wsgi.url_scheme": "http", **more})
+
+
+def test_the_second_node_knows_what_the_first_one_knew() -> None:
+    first = request(REMOTE_USER="ann", HTTP_X_FORWARDED_FOR="198.51.100.9")
+    second = arrived(HTTP_X_FORWARDED_FOR="198.51.100.9, 192.0.2.7", HTTP_X_FORWARDED_PROTO="http")
+    receive(second, sign(first, KEY, HERE, NOW), KEY, HERE, NOW)
+    assert second.pop(RELAYED)
+    assert second.pop("AUTH_TYPE") == "Basic"
+    assert second == first
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"REQUEST_METHOD": "GET"},
+        {"PATH_INFO": "/admin"},
+        {"QUERY_STRING": "a=2"},
+        {"HTTP_HOST": "other.example.com"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_signature_is_for_one_request(changed: dict[str, str]) -> None:
+    field, second = sign(request(), KEY, HERE, NOW), arrived(**changed)
+    before = dict(second)
+    with pytest.raises(BadSignature):
+        receive(second, field, KEY, HERE, NOW)
+    assert second == before
+
+
+@pytest.mark.parametrize(
+    ("key", "here", "later", "reason"),
+    [
+        (b"x" * 40, HERE, 0.0, "key_file"),
+        (KEY, "10.0.0.3:8000", 0.0, "for the node 10.0.0.2:8000"),
+        (KEY, HERE, VALID_FOR + 1, "set the clocks"),
+        (KEY, HERE, -VALID_FOR - 1, "set the clocks"),
+    ],
+)
+def test_who_is_not_believed(key: bytes, here: str, later: float, reason: str) -> None:
+    with pytest.raises(BadSignature, match=reason):
+        receive(arrived(), sign(request(), KEY, HERE, NOW), key, here, NOW + later)
+
+
+@pytest.mark.parametrize("field", ["", ".", "x", "e30.", "e30.\xff", "a.b.c", "." * 20000])
+def test_nonsense_is_refused(field: str) -> None:
+    with pytest.raises(BadSignature):
+        receive(arrived(**{FIELD: field}), field, KEY, HERE, NOW)
