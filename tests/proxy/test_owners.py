@@ -592,6 +592,9 @@ def test_what_the_grace_cuts_shows_it_and_is_counted(
     ended: list[tuple[int, bool]] = []
 
     class Visit:
+        def answered(self, sent_at: float, now: float, times: str) -> None:
+            pass
+
         def done(self, status: int, sent: int, cut: bool = False) -> None:
             ended.append((status, cut))
 
@@ -621,6 +624,9 @@ def test_an_answer_shorter_than_it_says_has_failed(tmp_path: Path, worker: Way) 
     ended: list[tuple[int, bool]] = []
 
     class Visit:
+        def answered(self, sent_at: float, now: float, times: str) -> None:
+            pass
+
         def done(self, status: int, sent: int, cut: bool = False) -> None:
             ended.append((sent, cut))
 
