@@ -70,7 +70,7 @@ bench: $(VENV)/stamp-test  ## measure: cost of the dispatch, start with many sit
 venv: $(VENV)/stamp-demo  ## make .venv with multisite (editable) and what its demonstration sites need
 
 clean:  ## remove the virtualenvs, what was built, and the demonstration's database
-	rm -rf $(VENV) .venv-[0-9]* build dist docs/_build docs/reference/options.rst *.egg-info
+	rm -rf $(VENV) .venv-[0-9]* build dist docs/_build docs/reference *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf sites-available/django/var
 	find multisite tests docs sites-available bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

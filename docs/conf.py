@@ -14,6 +14,7 @@ from sphinx.environment import BuildEnvironment
 
 import multisite
 from multisite.config import options
+from multisite.errors import codes
 from multisite.status import metrics
 
 project = "multisite"
@@ -32,9 +33,13 @@ html_theme = "furo"
 html_title = f"multisite {release}"
 html_static_path: list[str] = []
 
-# Keys, defaults and help are written once, in the model, and so are the metrics; the pages are made from them at each
-# build and kept out of git.
-for name, text in {"options": options.reference_rst(), "metrics": metrics.reference_rst()}.items():
+# Options, metrics and messages are written once, in the package. Each build makes their pages, which are not in git.
+REFERENCES = {
+    "options": options.reference_rst(),
+    "metrics": metrics.reference_rst(),
+    "messages": codes.reference_rst(),
+}
+for name, text in REFERENCES.items():
     reference = HERE / "reference" / f"{name}.rst"
     reference.parent.mkdir(exist_ok=True)
     if not reference.exists() or reference.read_text() != text:

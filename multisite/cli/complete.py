@@ -40,6 +40,14 @@ switched = _names(lambda session: [*sorted(session.catalogue.sites), "on", "off"
 addresses = _names(lambda session: [*_domains(session), *sorted(session.catalogue.sites)])
 
 
+def explained(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the addresses and names of sites, and the ids of messages."""
+    from multisite.errors import codes
+
+    ids = codes.messages() if incomplete.upper().startswith("MS") else {}  # all of them would hide the sites
+    return [*addresses(ctx, param, incomplete), *(id for id in ids if id.startswith(incomplete.upper()))]
+
+
 def incidents(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the ids of the last incidents."""
     from multisite.status.incidents import latest

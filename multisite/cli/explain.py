@@ -29,6 +29,7 @@ Examples:
   multisite explain blog.example.com
   multisite explain https://blog.example.com/api/items
   multisite explain blog
+  multisite explain MS114
   multisite --json explain blog.example.com
 """
 
@@ -45,19 +46,23 @@ class Candidate:
 
 
 @click.command(epilog=EPILOG, short_help="Explain which site answers an address.")
-@click.argument("address", metavar="HOST[/PATH]|NAME", shell_complete=complete.addresses)
+@click.argument("address", metavar="HOST[/PATH]|NAME|ID", shell_complete=complete.explained)
 @pass_session
 def explain(session: Session, address: str) -> None:
     """Explain which site answers HOST[/PATH] and why, how the site runs, and its last failure.
 
     You can also give a whole URL, or the name of a site, unless that is a domain of another one. The command sends no
     request and imports no application.
+
+    With the ID of a warning or an error, such as MS114, explain its cause, its outcome and what to do.
     """
     from multisite.config.domains import normalise
     from multisite.control import localnames
-    from multisite.errors import BadHost
+    from multisite.errors import BadHost, codes
     from multisite.status.needs import FAILED
 
+    if codes.ID.fullmatch(address.upper()):
+        return _explain_message(session, address.upper())
     raw, path = split_address(address)
     named = _named(session, address)
     try:
@@ -90,6 +95,22 @@ def explain(session: Session, address: str) -> None:
         say_problems(p for p in session.catalogue.problems if p.file == answer["file"])
     if answer["faults"] or answer["state"] in FAILED:
         raise SystemExit(1)
+
+
+def _explain_message(session: Session, id: str) -> None:
+    """Explain what an id means; needs no home."""
+    from multisite.errors import codes
+
+    message = codes.messages().get(id)
+    if not message:
+        fail(f"no message has the id {id}")
+    if session.as_json:
+        return say_json(message.as_dict())
+    say(f"{id}: {message.title}")
+    lines = {"cause": message.cause, "outcome": message.outcome, "what to do": message.remedy}
+    for label, text in lines.items():
+        say_paragraph(f"{label + ':':12}{text}", indent=" " * 12)
+    return None
 
 
 def _developed(session: Session, host: str) -> Catalogue | None:
@@ -205,8 +226,8 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "redirect": _redirect(session, first.name, host),
         **({"access": {"allow": list(site.allow), "htpasswd": site.htpasswd}} if site.is_restricted else {}),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
-        "faults": [str(problem) for problem in report.faults],
-        "warnings": [str(problem) for problem in (*report.doubts, *report.lost)],
+        "faults": [f"{problem.id} {problem}" for problem in report.faults],
+        "warnings": [f"{problem.id} {problem}" for problem in (*report.doubts, *report.lost)],
     }
 
 

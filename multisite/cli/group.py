@@ -99,7 +99,7 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             raise _misused(error, ctx.meta.get(WORDS, ())) from None
         except MultisiteError as error:
-            fail(refused(ctx.obj, error))
+            fail(refused(ctx.obj, error), error.id)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
@@ -147,14 +147,19 @@ def _typed(option: str, words: Sequence[str]) -> str:
     return option if option.startswith("--") else next(longer, option)
 
 
-def fail(reason: str) -> NoReturn:
-    """Print `reason` in one line on standard error, and with --json as JSON, too; end with exit status 1."""
+def fail(reason: str, id: str = "") -> NoReturn:
+    """Print `reason` in one line on standard error, and with --json as JSON, too; end with exit status 1.
+
+    Args:
+        reason: one sentence.
+        id: of the error that ends the command, "" if it is none of `multisite.errors.codes`.
+    """
     context = click.get_current_context(silent=True)
     session = context.find_root().obj if context else None
     if session and session.as_json:
-        say_json({"error": printable(reason)})
+        say_json({"error": printable(reason), **({"id": id} if id else {})})
     mark = coloured("multisite", "red", err=True)
-    click.echo(f"{mark}: {printable(reason)}", err=True, color=is_coloured(err=True))
+    click.echo(f"{mark}: {id and id + ' '}{printable(reason)}", err=True, color=is_coloured(err=True))
     raise SystemExit(1)
 
 

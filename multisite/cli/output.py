@@ -93,9 +93,9 @@ def complain(severity: str, text: str, err: bool = True, prefix: str = "") -> No
 
 
 def say_problems(problems: Iterable[Problem], err: bool = True, prefix: str = "") -> None:
-    """Print each problem on its own line, with its severity."""
+    """Print each problem on its own line, with its severity and its id."""
     for problem in problems:
-        complain(problem.severity, str(problem), err, prefix)
+        complain(problem.severity, f"{problem.id} {problem}", err, prefix)
 
 
 def say_json(document: Any, indent: int | None = 2) -> None:

@@ -46,7 +46,7 @@ def router(session: Session, keys: tuple[str, ...], wide: bool) -> None:
         announced = session.ask("nodes")
     except MultisiteError as error:
         is_known = False
-        complain("warning", refused(session, error))
+        complain("warning", f"{error.id} {refused(session, error)}")
     found = sorted(Report(session.home, announced).keys(), key=lambda each: (each.key, each.mapper))
     if keys:
         unknown = [key for key in keys if key not in {each.key for each in found}]

@@ -29,7 +29,9 @@ def problems(home: Home) -> list[Problem]:
     for key, look in _LOOKS.items():
         value = getattr(home.router, key)
         for item in value if isinstance(value, tuple) else [value] if value else []:
-            found += [Problem(home.file, reason, SECTION, key, item, remedy) for reason, remedy in look(item, home)]
+            found += [
+                Problem("MS731", home.file, reason, SECTION, key, item, remedy) for reason, remedy in look(item, home)
+            ]
     return found
 
 
@@ -42,14 +44,15 @@ def _map(home: Home) -> Iterator[Problem]:
     try:
         faults = map_faults(path)
         for number, line, reason in islice(faults, MOST_LINES):
-            yield Problem(path, reason, value=line, remedy=_EXAMPLE, line=number)
+            yield Problem("MS732", path, reason, value=line, remedy=_EXAMPLE, line=number)
         more = sum(1 for _ in faults)
         if more:
-            yield Problem(path, f"{more} more {'line is' if more == 1 else 'lines are'} wrong", remedy=_EXAMPLE)
+            reason = f"{more} more {'line is' if more == 1 else 'lines are'} wrong"
+            yield Problem("MS732", path, reason, remedy=_EXAMPLE)
     except OSError as error:
         reason = f"{path} cannot be read: {error.strerror}"
         remedy = "create it, or correct the path" if isinstance(error, FileNotFoundError) else "correct its permissions"
-        yield Problem(home.file, reason, SECTION, "map", home.router.map, remedy)
+        yield Problem("MS730", home.file, reason, SECTION, "map", home.router.map, remedy)
 
 
 def _pattern(value: str, _home: Home) -> Iterator[Fault]:

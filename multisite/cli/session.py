@@ -26,6 +26,8 @@ ALL = "all"  # a word for all enabled sites, unless one has that name
 class UnknownSite(MultisiteError):
     """No site has the given name."""
 
+    id = "MS912"
+
 
 @dataclass(frozen=True)
 class Named:

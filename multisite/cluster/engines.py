@@ -63,7 +63,7 @@ def problems(home: Home) -> list[Problem]:
             shown = str(Address.parse(url))
         except ValueError:
             shown = url if "@" not in url else ""  # it may hold a password
-        return [Problem(home.file, reason, "cluster", "url", shown, remedy or _EXAMPLE)]
+        return [Problem("MS743", home.file, reason, "cluster", "url", shown, remedy or _EXAMPLE)]
     return []
 
 

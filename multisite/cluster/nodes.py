@@ -77,7 +77,7 @@ def problems(home: Home) -> list[Problem]:
     except UnknownNode as error:
         key = "node" if home.cluster.node else "nodes"
         value = home.cluster.node or ", ".join(home.cluster.nodes)
-        return [Problem(home.file, str(error), SECTION, key, value, error.remedy)]
+        return [Problem("MS742", home.file, str(error), SECTION, key, value, error.remedy)]
     return []
 
 

@@ -28,6 +28,7 @@ _OF_AN_INSTANCE = ("python", "user", "group", "chroot")  # where a placeholder i
 class Fault(NamedTuple):
     """A problem before it is known which file of an ``extends`` chain holds it."""
 
+    id: str
     section: str
     key: str
     reason: str
@@ -45,8 +46,7 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
         options = known.get(section)
         cast: dict[str, Any] = {}
         if options is None and not overlays:
-            guess = len(faults) < MOST_GUESSES
-            faults.append(_unknown_section(file, section) if guess else Fault(section, "", "unknown section"))
+            faults.append(_unknown_section(file, section, guesses=len(faults) < MOST_GUESSES))
             continue
         for key, text in keys.items():
             option = options.get(key) or options.get("") if options else None
@@ -61,12 +61,11 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
                         if "\n" in text
                         else _sample(option, str(error))
                     )
-                    faults.append(Fault(section, key, str(error), remedy))
+                    faults.append(Fault("MS115", section, key, str(error), remedy))
             elif overlays and section != "service":
                 cast[key] = text
             else:
-                guess = len(faults) < MOST_GUESSES
-                faults.append(_unknown_key(file, section, key) if guess else Fault(section, key, "unknown key"))
+                faults.append(_unknown_key(file, section, key, guesses=len(faults) < MOST_GUESSES))
         if cast:
             values[section] = cast
     return values
@@ -80,21 +79,22 @@ def _sample(option: Option, reason: str) -> str:
     return f"write it like {sample}" if sample and option.kind != "boolean" else ""
 
 
-def _unknown_section(file: str, section: str) -> Fault:
-    if not section:
-        return Fault("", "", "there are keys before the first section", "put [service] above them")
-    known = tuple(KNOWN[file])
-    return Fault(
-        section, "", "unknown section" + did_you_mean(section, known), f"the known ones are {', '.join(known)}"
-    )
+def _unknown_section(file: str, section: str, guesses: bool) -> Fault:
+    known, reason, remedy = tuple(KNOWN[file]), "unknown section", ""
+    if guesses and not section:
+        return Fault("MS134", "", "", "there are keys before the first section", "put [service] above them")
+    if guesses:
+        reason, remedy = reason + did_you_mean(section, known), f"the known ones are {', '.join(known)}"
+    return Fault("MS113", section, "", reason, remedy)
 
 
-def _unknown_key(file: str, section: str, key: str) -> Fault:
-    known = KNOWN[file][section]
-    if guess := did_you_mean(key, tuple(known)):
-        return Fault(section, key, "unknown key" + guess)
-    elsewhere = next((name for name, options in KNOWN[file].items() if key in options), "")
-    return Fault(section, key, "unknown key", f"it belongs in [{elsewhere}]" if elsewhere else "remove it")
+def _unknown_key(file: str, section: str, key: str, guesses: bool) -> Fault:
+    guess = did_you_mean(key, tuple(KNOWN[file][section])) if guesses else ""
+    remedy = ""
+    if guesses and not guess:
+        elsewhere = next((name for name, options in KNOWN[file].items() if key in options), "")
+        remedy = f"it belongs in [{elsewhere}]" if elsewhere else "remove it"
+    return Fault("MS114", section, key, "unknown key" + guess, remedy)
 
 
 def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, .
             good[check_pattern(domain)] = None
         except ValueError as error:
             remedy = "write it like blog.example.com or *.example.com"
-            faults.append(Fault("service", "domains", f"{domain[:100]!r} is no domain: {error}", remedy))
+            faults.append(Fault("MS121", "service", "domains", f"{domain[:100]!r} is no domain: {error}", remedy))
     return tuple(good)
 
 
@@ -129,19 +129,21 @@ def cross_check(
     is_hosting = hosting.is_hosting(service.get("location", ""))  # what runs there is found in each folder
     if not doubt and not is_hosting and not any(service.get(key) for key in RUNS) and not values.get("static"):
         yield Fault(
+            "MS122",
             "service",
             "application",
             "the site has nothing to run",
             "set application, command, upstreams or ini, or give it a [static] section",
         )
     if service.get("mode") == "proxy" and not service.get("upstreams"):
-        yield Fault("service", "mode", "there are no upstreams to relay to", "set upstreams")
+        yield Fault("MS123", "service", "mode", "there are no upstreams to relay to", "set upstreams")
     if service.get("server") == "command" and not service.get("command"):
-        yield Fault("service", "server", "there is no command to run", "set command")
+        yield Fault("MS123", "service", "server", "there is no command to run", "set command")
     if service.get("ini") and not service.get("application") and not service.get("location"):
-        yield Fault("service", "ini", "a Moya project needs a location", "set location")
+        yield Fault("MS123", "service", "ini", "a Moya project needs a location", "set location")
     if service.get("redirect_to_canonical") and domains and is_pattern(domains[0]) and not is_hosting:
         yield Fault(
+            "MS123",
             "service",
             "redirect_to_canonical",
             f"the first domain, {domains[0]}, is a pattern and names no host",
@@ -154,7 +156,7 @@ def cross_check(
     yield from check_names(values)
     if not doubt and not domains and not service.get("domains"):
         reason = "the site has no domains, so only default_site reaches it"
-        yield Fault("service", "domains", reason, "set domains", "warning")
+        yield Fault("MS124", "service", "domains", reason, "set domains", "warning")
 
 
 def _check_exclusive(service: Mapping[str, Any]) -> Iterator[Fault]:
@@ -179,10 +181,10 @@ def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tup
     known = tuple(dict.fromkeys((*hosting.NAMES, *(captured if hosting.is_hosting(location) else ()))))
     for name in hosting.unknown(service.get("command") or (), known):
         remedy = f"there are {hosting.listed(known)}, and %% for a per cent sign"
-        yield Fault("service", "command", f"the placeholder %{name} means nothing", remedy)
+        yield Fault("MS125", "service", "command", f"the placeholder %{name} means nothing", remedy)
     for name in hosting.unknown([location], captured):
         remedy = f"there is {hosting.listed(captured)}; what each of the domains captures can be used, too"
-        yield Fault("service", "location", f"the placeholder %{name} means nothing", remedy)
+        yield Fault("MS125", "service", "location", f"the placeholder %{name} means nothing", remedy)
     if hosting.is_hosting(location):
         return
     texts = {("service", key): str(service.get(key) or "") for key in _OF_AN_INSTANCE}
@@ -191,7 +193,7 @@ def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tup
     for (section, key), text in texts.items():
         if hosting.HOST in hosting.placeholders([text]):
             reason = "%HOST stands for nothing here, because location has none"
-            yield Fault(section, key, reason, "write it into location, too, or remove it")
+            yield Fault("MS125", section, key, reason, "write it into location, too, or remove it")
 
 
 def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
@@ -200,7 +202,7 @@ def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
             Endpoint.parse(text, service.get("protocol") or "http")
         except ValueError as error:
             remedy = "write it like http://10.0.0.5:8000, uwsgi://10.0.0.6:3031 or unix:/run/x.sock"
-            yield Fault("service", "upstreams", f"{text[:100]!r}: {error}", remedy)
+            yield Fault("MS126", "service", "upstreams", f"{text[:100]!r}: {error}", remedy)
 
 
 def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restricted: bool) -> Iterator[Fault]:
@@ -209,32 +211,36 @@ def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restri
         return
     if is_restricted:
         reason = "a fastrouter would bypass the check of [access], so the site is not announced"
-        yield Fault("service", "subscribe_to", reason, "remove subscribe_to, or the section [access]", "warning")
+        yield Fault(
+            "MS127", "service", "subscribe_to", reason, "remove subscribe_to, or the section [access]", "warning"
+        )
     elif is_hosting:
         reason = "with %HOST in location, sites are not known before their first request; none is announced"
         remedy = "write a site file for each site that should be announced"
-        yield Fault("service", "subscribe_to", reason, remedy, "warning")
+        yield Fault("MS127", "service", "subscribe_to", reason, remedy, "warning")
     elif not subscription.may_be(service):
         reason = "a fastrouter speaks only uwsgi, and no process of this site does; it is not announced"
         remedy = "let our own server run it (server = auto), or uWSGI or a command with protocol = uwsgi"
-        yield Fault("service", "subscribe_to", reason, remedy, "warning")
+        yield Fault("MS127", "service", "subscribe_to", reason, remedy, "warning")
 
 
 def check_names(values: Values) -> Iterator[Fault]:
     """Find keys of [env] that are no variables, of [static] that are no prefixes, and an [access] for everybody."""
     for key, value in values.get("access", {}).items():
         if not value:  # whoever wrote it wants the site closed
-            yield Fault("access", key, "is empty, so it keeps nobody out", "give it a value, or remove the line")
+            yield Fault(
+                "MS128", "access", key, "is empty, so it keeps nobody out", "give it a value, or remove the line"
+            )
     for key in values.get("env", ()):
         if not _VARIABLE.match(key):
-            yield Fault("env", key, "is not the name of an environment variable", "use letters, digits and _")
+            yield Fault("MS129", "env", key, "is not the name of an environment variable", "use letters, digits and _")
     for key, paths in values.get("static", {}).items():
         if key != "check" and not key.startswith("/"):
-            yield Fault("static", key, "a URL prefix starts with /", "write /PREFIX or check")
+            yield Fault("MS130", "static", key, "a URL prefix starts with /", "write /PREFIX or check")
         elif key != "check" and (fault := _prefix_fault(key)):
-            yield Fault("static", key, fault, "write the prefix as in the URL, decoded")
+            yield Fault("MS130", "static", key, fault, "write the prefix as in the URL, decoded")
         elif not paths:
-            yield Fault("static", key, "names no folder or file", "write PREFIX = FOLDER")
+            yield Fault("MS130", "static", key, "names no folder or file", "write PREFIX = FOLDER")
 
 
 def _prefix_fault(prefix: str) -> str:

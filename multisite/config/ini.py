@@ -268,7 +268,8 @@ class Chain:
         while path is not None:
             real = _real(path)
             if real in self.sources or len(self.sources) == LONGEST_CHAIN:
-                self._add(link, Fault("", "extends", "the files extend one another in a circle", "remove one extends"))
+                reason = "the files extend one another in a circle"
+                self._add(link, Fault("MS116", "", "extends", reason, "remove one extends"))
                 return
             self.sources.append(real)
             texts = self.load(path, link)
@@ -286,18 +287,18 @@ class Chain:
         except Unusable as error:
             self.misread = True
             if path == link:
-                self.problems.append(Problem(path, error.reason, remedy=error.remedy))
+                self.problems.append(Problem("MS111", path, error.reason, remedy=error.remedy))
             else:
-                self._add(link, Fault("", "extends", f"{path} {error.reason}", error.remedy))
+                self._add(link, Fault("MS111", "", "extends", f"{path} {error.reason}", error.remedy))
             return {}
         document = parse(text, self.commented)
         self.origins.append((path, document.lines))
         if undecodable:
             self.misread = True
-            self.problems.append(Problem(path, undecodable.reason, remedy=undecodable.remedy))
+            self.problems.append(Problem("MS111", path, undecodable.reason, remedy=undecodable.remedy))
         else:
             self.problems += (
-                Problem(path, fault.reason, fault.section, fault.key, remedy=fault.remedy, line=fault.line)
+                Problem("MS112", path, fault.reason, fault.section, fault.key, remedy=fault.remedy, line=fault.line)
                 for fault in document.faults
             )
         for section, keys in document.values.items():
@@ -311,7 +312,7 @@ class Chain:
         expanded = expand_environ(value, self.environ, self.env_used)
         if has_control(expanded):
             reason = "the environment puts a control character into it"
-            self.problems.append(Problem(path, reason, section, key, value, "correct the variable"))
+            self.problems.append(Problem("MS117", path, reason, section, key, value, "correct the variable"))
             return ""
         return expanded
 
@@ -332,8 +333,8 @@ class Chain:
         return os.path.join(os.path.dirname(real), base.strip("\"'")) if base else None
 
     def _add(self, path: str, fault: Fault, value: str = "", line: int = 0) -> None:
-        section, key, reason, remedy, severity = fault
-        self.problems.append(Problem(path, reason, section, key, value, remedy, severity, line))
+        id, section, key, reason, remedy, severity = fault
+        self.problems.append(Problem(id, path, reason, section, key, value, remedy, severity, line))
 
     def place(self, section: str, key: str) -> tuple[str, int]:
         """Return the file of the chain that sets a key, and the line from 1; the first file and 0 where none does."""
@@ -349,7 +350,7 @@ class Chain:
         self.problems.sort(key=lambda problem: (problem.file != self.path, problem.line))
         more = len(self.problems) - MOST_PROBLEMS
         if more > 0:
-            self.problems[MOST_PROBLEMS:] = [Problem(self.path, f"has {more} more problems")]
+            self.problems[MOST_PROBLEMS:] = [Problem("MS118", self.path, f"has {more} more problems")]
         return tuple(self.problems)
 
 

@@ -100,10 +100,13 @@ def _thawed(keys: dict[str, Any]) -> dict[str, Any]:
     return keys
 
 
+_PARTS = tuple(Problem.__dataclass_fields__)
+
+
 def _problem(*parts: Any) -> Problem:
     _expect(str, *parts[:-1])
     _expect(int, parts[-1])
-    return Problem(*parts)
+    return Problem(**dict(zip(_PARTS, parts, strict=True)))
 
 
 @dataclass

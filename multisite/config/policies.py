@@ -47,19 +47,22 @@ class Refused(Exception):
         reason: half a sentence or a whole one.
         remedy: what to do about it.
         key: of ``[service]``, with its `value`, if the reason is about that alone.
+        id: names the kind of reason (`multisite.errors.codes`); a policy of another package needs none.
     """
 
+    id = "MS530"
     severity = "error"
 
-    def __init__(self, reason: str, remedy: str = "", key: str = "", value: str = "") -> None:
+    def __init__(self, reason: str, remedy: str = "", key: str = "", value: str = "", *, id: str = "") -> None:
         setting = f"{key} = {value}: " if key else ""
         super().__init__(f"{setting}{reason}{'; ' if remedy else ''}{remedy}")
+        self.id = id or self.id
         self.reason, self.remedy, self.key, self.value = reason, remedy, key, value
 
     def problem(self, file: str) -> Problem:
         """Return it as a problem of a site file."""
         section = "service" if self.key else ""
-        return Problem(file, self.reason, section, self.key, self.value, self.remedy, self.severity)
+        return Problem(self.id, file, self.reason, section, self.key, self.value, self.remedy, self.severity)
 
 
 def directory(site: Site) -> Answer:
@@ -69,11 +72,11 @@ def directory(site: Site) -> Answer:
         Refused: there is no such folder.
     """
     if not site.location:
-        raise Refused("the site has no location", "give it one, or name a user in its file")
+        raise Refused("the site has no location", "give it one, or name a user in its file", id="MS531")
     try:
         status = os.stat(site.location)
     except OSError as error:
-        raise Refused(f"location {site.location}: {error.strerror}") from None
+        raise Refused(f"location {site.location}: {error.strerror}", id="MS531") from None
     return status.st_uid, status.st_gid
 
 

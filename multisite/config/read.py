@@ -39,7 +39,7 @@ def find_home(explicit: str | None = None, environ: Mapping[str, str] = os.envir
             return path
     reason = f"there is no home: {SYSTEM_HOME} and ./etc-moya hold no {HOME_FILE}"
     remedy = "make one with multisite init, or name it with --home or MOYA_SERVICE_HOME"
-    raise ConfigError(Problem(os.path.join(path, HOME_FILE), reason, remedy=remedy))
+    raise ConfigError(Problem("MS119", os.path.join(path, HOME_FILE), reason, remedy=remedy))
 
 
 def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
@@ -83,9 +83,8 @@ def _check_policy(values: Values) -> list[Fault]:
     if policies.is_known(policy):
         return []
     remedy = f"there are {', '.join(policies.names())}; a package offers one in the group {policies.GROUP}"
-    return [
-        Fault("supervisor", "user_policy", "there is no such policy" + did_you_mean(policy, policies.names()), remedy)
-    ]
+    reason = "there is no such policy" + did_you_mean(policy, policies.names())
+    return [Fault("MS131", "supervisor", "user_policy", reason, remedy)]
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def read_site(
     try:
         return _read_site(path, home, environ, defaults, text)
     except Exception as error:
-        problem = Problem(path, f"it cannot be read: {type(error).__name__}: {error}")
+        problem = Problem("MS132", path, f"it cannot be read: {type(error).__name__}: {error}")
         return SiteFile(
             path, _usable(os.path.basename(path).removesuffix(".ini")), problems=(problem,), sources=(path,)
         )
@@ -147,7 +146,8 @@ def _site_name(path: str, texts: Texts, home: str, faults: list[Fault]) -> str:
         return _usable(ini.expand_names(given, {"home": home}).strip("\"'"))
     if not NAME.fullmatch(stem):
         reason = f"the file's name {stem[:80]!r} is not a name for a site"
-        faults.append(Fault("service", "name", reason, "set name, or rename the file with letters, digits, . _ and -"))
+        remedy = "set name, or rename the file with letters, digits, . _ and -"
+        faults.append(Fault("MS120", "service", "name", reason, remedy))
     return _usable(stem)
 
 

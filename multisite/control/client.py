@@ -36,9 +36,13 @@ _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, Broken
 class Stuck(BackendUnavailable):
     """The queue of the supervisor's socket is full."""
 
+    id = "MS523"
+
 
 class NotAdmitted(BackendUnavailable):
     """The supervisor is another user's, and does not let this one in; `path` is its socket's."""
+
+    id = "MS524"
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(reason, RETRY_AFTER)
@@ -48,9 +52,13 @@ class NotAdmitted(BackendUnavailable):
 class NotRunning(MultisiteError):
     """There is no supervisor."""
 
+    id = "MS525"
+
 
 class SupervisorError(MultisiteError):
     """The supervisor refused; `status` and `retry_after` are from its answer."""
+
+    id = "MS528"
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__(str(answer.get("error")))
@@ -61,6 +69,8 @@ class SupervisorError(MultisiteError):
 
 class SiteUnavailable(BackendUnavailable):
     """The supervisor has no process for a site; `incident` names the failure in the log, "" where there is none."""
+
+    id = "MS529"
 
     def __init__(self, error: SupervisorError) -> None:
         super().__init__(error.reason, error.retry_after or RETRY_AFTER)

@@ -26,6 +26,7 @@ FOLDERS = ("sites", "domains", "board", "notify", "private")
 class RuntimeDirError(MultisiteError):
     """The runtime directory cannot be used; the reason names it and a remedy."""
 
+    id = "MS526"
     status = 503
     retry_after = 30
 
@@ -307,7 +308,7 @@ def access_problem(home: Home, uid: int = -1) -> Problem | None:
         reason = f"the group cannot enter {closed}, where the sockets are"
         remedy = "set [service] runtime_dir to a folder that it can reach, such as one in /run"
         severity = "warning"
-    return Problem(home.file, reason, "supervisor", "socket_group", name, remedy, severity)
+    return Problem("MS527", home.file, reason, "supervisor", "socket_group", name, remedy, severity)
 
 
 def _groups(uid: int) -> tuple[int, ...]:

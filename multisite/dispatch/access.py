@@ -87,11 +87,11 @@ class AccessCheck:
                 self._told = None
                 for line, reason, remedy in passwords.faults:
                     servicelog.site_logger(self._site.name).error(
-                        "%s: %s: %s; %s", passwords.path, line, reason, remedy
+                        "MS236 %s: %s: %s; %s", passwords.path, line, reason, remedy
                     )
         except Unusable as error:
             if self._told != error.reason:
                 self._told = error.reason
                 problem = htpasswd.problem_of(self._site, error)
-                servicelog.site_logger(self._site.name).error("all visitors are refused: %s", problem)
+                servicelog.site_logger(self._site.name).error("%s all visitors are refused: %s", problem.id, problem)
             raise AccessUnknown("The server cannot read the file of its users") from None

@@ -48,7 +48,7 @@ class Reach:
         try:
             _client(self._home).meet(head_limits())
         except (MultisiteError, OSError) as error:
-            _log.warning("the workers import sites with mode = auto without examining them: %s", error)
+            _log.warning("MS325 the workers import sites with mode = auto without examining them: %s", error)
             return str(error)
         return ""
 
@@ -109,7 +109,7 @@ class AutoMode:
     def refuse(self, home: Home, error: MultisiteError) -> None:
         """Report to the supervisor that its decision cannot be followed."""
         self._refused = self._asked
-        _log.warning("site %s: the workers cannot import it: %s", self._name, error.reason)
+        _log.warning("%s site %s: the workers cannot import it: %s", error.id, self._name, error.reason)
         why = error.why if isinstance(error, NeedsProcess) else f"a worker could not import it: {error.reason}"
         self.tell(home, "refuse", version=self._asked[0], why=why)
 
@@ -120,7 +120,7 @@ class AutoMode:
             client.ensure(self._name, limits=head_limits())  # starts a supervisor where there is none
             client.ask({"do": command, "site": self._name, **more})
         except (MultisiteError, OSError) as error:
-            _log.warning("site %s: keeps running its old code: %s", self._name, error)
+            _log.warning("MS326 site %s: keeps running its old code: %s", self._name, error)
 
 
 def _client(home: Home) -> Client:

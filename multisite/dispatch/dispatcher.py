@@ -198,7 +198,7 @@ class Dispatcher:
             self._live.open()
         except ConfigError as error:
             if str(self._unusable) != str(error):
-                _log.error("cannot serve any site: %s", error)
+                _log.error("%s cannot serve any site: %s", error.id, error)
             self._unusable = error
             raise
         self._install()
@@ -421,7 +421,7 @@ class Dispatcher:
             raise error
         site = servicelog.current_site.get()
         incident = incidents.named(site, error, environ)
-        incidents.log_failure(site, incident, "the application failed", error, environ)
+        incidents.log_failure("MS324", site, incident, "the application failed", error, environ)
         detail = "".join(traceback.format_exception(error)) if self._development.debug else ""
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail

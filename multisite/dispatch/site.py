@@ -397,11 +397,11 @@ class InProcessSite:
         if not isinstance(error, NeedsProcess):
             count += 1
             traced = error if error.__cause__ else None  # the site's own traceback, not ours
-            incidents.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
+            incidents.log_failure(error.id, self.name, incident, f"{message}: {error.reason}", traced)
         elif last and is_told:
             incident = last.incident  # checked again every second, logged once
         else:
-            incidents.log_failure(self.name, incident, f"{message}: {error.why}", level=logging.WARNING)
+            incidents.log_failure(error.id, self.name, incident, f"{message}: {error.why}", level=logging.WARNING)
         watched = tracebacks.mending(error, self._site.location, self._site.application)
         if not is_told:
             files, serving, own = (self._entry.path, *watched), bool(self._generation), isinstance(error, NeedsProcess)

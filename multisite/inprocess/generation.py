@@ -140,7 +140,7 @@ def _run(site: Site, source: _Importer) -> WSGI:
     finally:
         sys.dont_write_bytecode = writes
         for word in servicelog.restore():
-            _log.warning("site %s: its import changed %s; restored", site.name, word)
+            _log.warning("MS248 site %s: its import changed %s; restored", site.name, word)
     return app
 
 

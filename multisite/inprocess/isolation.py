@@ -216,7 +216,7 @@ def _report(watch: _Watch) -> None:
         return
     meanwhile = f" (or {', '.join(watch.changes.others)}, imported meanwhile)" if watch.changes.others else ""
     _log.warning(
-        "the import of site %s%s changed what the whole process shares (restored): %s",
+        "MS247 the import of site %s%s changed what the whole process shares (restored): %s",
         watch.site_name,
         meanwhile,
         "; ".join(watch.changes),

@@ -140,7 +140,9 @@ def _is_asgi_error(site: Site) -> NeedsProcess:
 
 def _load_error(site: Site, error: NoSuchApp) -> AppLoadError:
     value = getattr(site, error.key)
-    return AppLoadError(str(Problem(site.file, error.reason, "service", error.key, value, error.remedy)))
+    return AppLoadError(
+        str(Problem(AppLoadError.id, site.file, error.reason, "service", error.key, value, error.remedy))
+    )
 
 
 def _refuses_wsgi(app: object) -> bool:

@@ -229,7 +229,7 @@ def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
     if not error.incident:
         site = servicelog.current_site.get()
         error.incident = named(site, error)
-        logger.warning("incident %s: %s: %s", error.incident, where, error)
+        logger.warning("%s incident %s: %s: %s", error.id, error.incident, where, error)
         keep(error.incident, site, f"{where}: {error}")
 
 
@@ -247,12 +247,13 @@ def answer_for(logger: logging.Logger, error: BaseException, where: object) -> M
     else:
         answer, site = Unforeseen("This server could not answer the request"), servicelog.current_site.get()
         answer.incident = named(site, error)
-        logger.error("incident %s: %s: cannot answer a request", answer.incident, where, exc_info=error)
+        logger.error("MS323 incident %s: %s: cannot answer a request", answer.incident, where, exc_info=error)
         keep(answer.incident, site, f"{where}: cannot answer a request: {error!r}", error=error)
     return answer
 
 
 def log_failure(
+    id: str,
     site_name: str,
     incident: str,
     message: str,
@@ -261,7 +262,7 @@ def log_failure(
     level: int = logging.ERROR,
 ) -> None:
     """Write one record about a failure of a site, with the traceback of `exc`."""
-    servicelog.site_logger(site_name).log(level, "incident %s: %s", incident, message, exc_info=exc)
+    servicelog.site_logger(site_name).log(level, "%s incident %s: %s", id, incident, message, exc_info=exc)
     remedy = f"multisite logs {site_name} shows what the site printed"
     cause = f"{message}: {type(exc).__name__}: {exc}" if exc and environ else message
     keep(incident, site_name, cause, remedy=remedy, error=exc, environ=environ)

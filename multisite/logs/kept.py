@@ -98,7 +98,7 @@ class KeptLogs:
             reason = f"{self.folder}: what sites print cannot be kept: {error.strerror}"
             if self._told != reason:
                 self._told = reason
-                _log.warning("%s", reason)
+                _log.warning("MS835 %s", reason)
 
     def _share(self, site: str, lines: Sequence[str], levels: Sequence[int], second: int) -> Iterable[tuple[int, str]]:
         """Return what of the lines there is room for in this second, behind how many were left out before."""

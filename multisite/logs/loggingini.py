@@ -37,10 +37,10 @@ class Section:
     name: str
     values: dict[str, str]
 
-    def problem(self, reason: str, key: str = "", remedy: str = "", severity: str = "error") -> Problem:
+    def problem(self, id: str, reason: str, key: str = "", remedy: str = "", severity: str = "error") -> Problem:
         """A problem of one key of this section, or of the section."""
         value = self.values.get(key, "")
-        return Problem(self.file, reason, section=self.name, key=key, value=value, remedy=remedy, severity=severity)
+        return Problem(id, self.file, reason, self.name, key, value, remedy, severity)
 
 
 @dataclass
@@ -83,7 +83,7 @@ def _chain(path: str, problems: list[Problem]) -> list[tuple[str, configparser.C
     while path:
         if os.path.abspath(path) in seen:
             remedy = "remove one extends from the circle"
-            problems.append(Problem(chain[-1][0], "extends itself", key="extends", value=path, remedy=remedy))
+            problems.append(Problem("MS832", chain[-1][0], "extends itself", "", "extends", path, remedy))
             break
         seen.add(os.path.abspath(path))
         try:
@@ -122,24 +122,26 @@ def _text(path: str) -> str:
 def _unreadable(path: str, fault: Exception) -> Problem:
     match fault:
         case OSError():
-            return Problem(path, f"cannot be read: {fault.strerror}", remedy="correct its name or its permissions")
+            return Problem(
+                "MS831", path, f"cannot be read: {fault.strerror}", remedy="correct its name or its permissions"
+            )
         case UnicodeDecodeError():
-            return Problem(path, f"is not UTF-8 (byte {fault.start})", remedy="save it in UTF-8")
+            return Problem("MS831", path, f"is not UTF-8 (byte {fault.start})", remedy="save it in UTF-8")
         # what Python 3.13 raises where earlier ones stumbled over an AttributeError
         case _ if isinstance(
             fault, (AttributeError, getattr(configparser, "MultilineContinuationError", AttributeError))
         ):
             reason = "has an indented line below a key without a value"
-            return Problem(path, reason, remedy="write key = value, or remove the indentation")
+            return Problem("MS832", path, reason, remedy="write key = value, or remove the indentation")
         case configparser.ParsingError():
             line = next((number for number, _ in fault.errors), 1) - 1
-            return Problem(path, "is neither a section nor key = value", remedy="correct the line", line=line)
+            return Problem("MS832", path, "is neither a section nor key = value", remedy="correct the line", line=line)
         case configparser.DuplicateSectionError() | configparser.DuplicateOptionError():
             key = getattr(fault, "option", "")
             line = (fault.lineno or 1) - 1
-            return Problem(path, "appears twice", section=fault.section, key=key, remedy="remove one", line=line)
+            return Problem("MS832", path, "appears twice", fault.section, key, remedy="remove one", line=line)
         case _:
-            return Problem(path, str(fault), remedy="write a logging configuration there")
+            return Problem("MS831", path, str(fault), remedy="write a logging configuration there")
 
 
 def _take_moya_dialect(
@@ -153,7 +155,9 @@ def _take_moya_dialect(
             sections.add(kind, name, Section(file, title, values))
         elif title != TOP:
             remedy = "sections are [logger:NAME], [handler:NAME] and [formatter:NAME]"
-            sections.problems.append(section.problem("is not a section of a logging configuration", remedy=remedy))
+            sections.problems.append(
+                section.problem("MS832", "is not a section of a logging configuration", remedy=remedy)
+            )
 
 
 def _take_library_dialect(file: str, parser: configparser.ConfigParser, sections: Sections) -> None:
@@ -165,7 +169,7 @@ def _take_library_dialect(file: str, parser: configparser.ConfigParser, sections
                 sections.add(kind, name, _library_section(file, parser, title, sections.problems))
             else:
                 remedy = f"add the section [{title}] or remove the name"
-                problem = Problem(file, "has no section", section=f"{kind}s", key="keys", value=name, remedy=remedy)
+                problem = Problem("MS833", file, "has no section", f"{kind}s", "keys", name, remedy)
                 sections.problems.append(problem)
 
 
@@ -176,7 +180,7 @@ def _library_section(file: str, parser: configparser.ConfigParser, title: str, p
         try:
             section.values[key] = parser.get(title, key)
         except configparser.InterpolationError:
-            problems.append(section.problem("has a %( that names nothing", key, "write %% for a percent sign"))
+            problems.append(section.problem("MS833", "has a %( that names nothing", key, "write %% for a percent sign"))
     return section
 
 

@@ -105,7 +105,7 @@ def make_plan(sections: Sections) -> tuple[Plan | None, list[Problem]]:
     loggers = [reader.logger(name, section) for name, section in sections.logger.items()]
     if "root" not in sections.logger and not reader.problems:
         remedy = "add a section [logger:root] with handlers = and level ="
-        reader.problems.append(Problem(sections.file, "has no root logger", remedy=remedy))
+        reader.problems.append(Problem("MS833", sections.file, "has no root logger", remedy=remedy))
     if any(problem.severity == "error" for problem in reader.problems):
         return None, reader.problems
     return Plan(tuple(loggers), {name: handler for name, handler in handlers.items() if handler}), reader.problems
@@ -218,7 +218,7 @@ class _Reader:
             self.add(section, "is not a key of this section", key, _say(key, KEYS[kind]), "warning")
 
     def add(self, section: Section, reason: str, key: str, remedy: str, severity: str = "error") -> None:
-        self.problems.append(section.problem(reason, key, remedy, severity))
+        self.problems.append(section.problem("MS833", reason, key, remedy, severity))
 
 
 def _resolve(name: str) -> Any:
@@ -254,7 +254,9 @@ def _cannot_be_made(section: Section, fault: Exception) -> Problem:
         remedy = "create the directory, or start what should listen there"
     elif isinstance(fault, PermissionError):
         remedy = "give the service's user the right to write there"
-    return section.problem(f"cannot be opened: {reason}", "args" if section.values.get("args") else "class", remedy)
+    return section.problem(
+        "MS834", f"cannot be opened: {reason}", "args" if section.values.get("args") else "class", remedy
+    )
 
 
 def evaluate(text: str) -> Any:

@@ -351,10 +351,10 @@ def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) ->
     else:
         remedy = "name a file that the service's user may write"
     reason = f"cannot be opened: {getattr(fault, 'strerror', None) or fault}"
-    problem = Problem(site.file, reason, section="logging", key=key, value=target, remedy=remedy)
+    problem = Problem("MS830", site.file, reason, section="logging", key=key, value=target, remedy=remedy)
     if problem not in _told:
         _told.add(problem)
-        site_logger(site.name).error("%s", problem)
+        site_logger(site.name).error("MS830 %s", problem)
     return problem
 
 

@@ -77,7 +77,7 @@ class Helpers:
             try:
                 errand()
             except Exception:  # a helper serves all sites
-                _log.exception("an errand failed")
+                _log.exception("MS469 an errand failed")
             finally:
                 with self._changed:
                     self._running -= 1

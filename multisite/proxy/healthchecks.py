@@ -102,7 +102,7 @@ class Checks:
                 try:
                     thread.start()
                 except RuntimeError as error:
-                    _log.error("cannot check upstreams: %s", error)
+                    _log.error("MS477 cannot check upstreams: %s", error)
                     return
                 self._is_running = True
         os.eventfd_write(self._wake, 1)
@@ -131,7 +131,7 @@ class Checks:
         except OSError as error:
             self._end(patient, f"cannot ask it: {error.strerror or error}")
         except Exception as error:  # the others are asked all the same
-            _log.exception("a check failed")
+            _log.exception("MS478 a check failed")
             self._end(patient, f"cannot ask it: {error!r}")
 
     # One check
@@ -208,7 +208,7 @@ class Checks:
             if not is_ill:
                 upstream.failed(math.inf, True)
             if fault != patient.last_fault:
-                _log.warning("%s is left out: %s", patient.endpoint, fault)
+                _log.warning("MS479 %s is left out: %s", patient.endpoint, fault)
         elif upstream.health.dead_until:
             upstream.revived()
             _log.info("%s is well again", patient.endpoint)

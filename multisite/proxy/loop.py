@@ -297,19 +297,19 @@ class RelayLoop:
     def _failed(self, watcher: Watcher | None, error: Exception) -> None:
         """Let its watcher handle the error of a request, or end it: other requests are not affected."""
         if watcher is None:
-            _log.error("the relay loop failed", exc_info=error)
+            _log.error("MS470 the relay loop failed", exc_info=error)
             return
         try:
             watcher.failed(error)
         except Exception:
-            _log.exception("a relayed request failed")
+            _log.exception("MS471 a relayed request failed")
             self._abort(watcher)
 
     def _abort(self, watcher: Watcher) -> None:
         try:
             watcher.abort()
         except Exception:
-            _log.exception("a relayed request cannot be ended")
+            _log.exception("MS472 a relayed request cannot be ended")
             self.remove(watcher)
             for descriptor in [at for at, owner in self._owners.items() if owner is watcher]:
                 del self._owners[descriptor]
@@ -406,7 +406,7 @@ def _leave(loop: RelayLoop, worker: Worker) -> None:
     try:
         child = os.fork()
     except OSError as error:  # no process is left
-        _log.warning("a worker keeps running until its last requests are answered: %s", error.strerror)
+        _log.warning("MS473 a worker keeps running until its last requests are answered: %s", error.strerror)
         loop.drain(deadline)
         return
     if child:

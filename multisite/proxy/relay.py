@@ -264,7 +264,7 @@ class Answer:
             return self._next()
         except BaseException as error:
             if not isinstance(error, StopIteration):
-                _log.warning("an answer was cut short: %s", error)
+                _log.warning("MS475 an answer was cut short: %s", error)
             self.close()
             raise
 

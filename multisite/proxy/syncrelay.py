@@ -56,7 +56,7 @@ class SyncRelay:
         try:
             self._collect(time.monotonic() + PATIENCE)
         except Exception:
-            _log.exception("answers are left to the relay loop")
+            _log.exception("MS480 answers are left to the relay loop")
             self.hand_over(math.inf)
         finally:
             self._attended = False
@@ -237,7 +237,7 @@ class _Net(Watcher):
 
     def failed(self, error: Exception) -> None:
         """Leave nothing in hand that nobody would look after."""
-        _log.error("answers are left to the relay loop", exc_info=error)
+        _log.error("MS480 answers are left to the relay loop", exc_info=error)
         self.leave()
 
     def leave(self) -> None:

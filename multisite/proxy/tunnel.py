@@ -105,7 +105,7 @@ class Tunnel(Watcher):
 
     def failed(self, error: Exception) -> None:
         """End, which is all that can be said here."""
-        _log.error("a WebSocket has failed", exc_info=error)
+        _log.error("MS474 a WebSocket has failed", exc_info=error)
         self.abort()
 
     def leave(self) -> None:

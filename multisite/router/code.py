@@ -121,7 +121,7 @@ class Function:
             self._load()
         except (Exception, SystemExit) as error:
             last = "; the last good version is used" if self._module else ""
-            _log.error("cannot load %s%s: %s", self._target, last, error, exc_info=error)
+            _log.error("MS739 cannot load %s%s: %s", self._target, last, error, exc_info=error)
             self._failure = f"{type(error).__name__}: {error}"
         self._stamp = stamp
 

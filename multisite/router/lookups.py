@@ -186,7 +186,7 @@ class Lookup:
             if len(self._told) > 100:
                 self._told.clear()
             self._told[kind] = now + COMPLAIN_EVERY
-            _log.error("%s, asked for %.255r: %.500s", self.name, key, reason, exc_info=error)
+            _log.error("MS738 %s, asked for %.255r: %.500s", self.name, key, reason, exc_info=error)
 
 
 def _kept(answers: OrderedDict[str, LastAnswer], key: str, answer: LastAnswer) -> LastAnswer:

@@ -90,7 +90,7 @@ class MapFile:
                 self._failure = ""
             except OSError as error:
                 if self._failure != str(error):
-                    _log.error("map = %s: %s", self.path, error.strerror)
+                    _log.error("MS730 map = %s: %s", self.path, error.strerror)
                 self._failure = str(error)
             self._stamp = stamp
 
@@ -146,9 +146,9 @@ def _parsed(lines: Iterable[str], path: str, former: Mapping[str, str]) -> dict[
         except ValueError as error:
             wrong += 1
             if wrong <= MOST_COMPLAINTS:
-                _log.error("%s, line %s: %s", path, number, error)
+                _log.error("MS732 %s, line %s: %s", path, number, error)
     if wrong > MOST_COMPLAINTS:
-        _log.error("%s: %s more lines are wrong", path, wrong - MOST_COMPLAINTS)
+        _log.error("MS732 %s: %s more lines are wrong", path, wrong - MOST_COMPLAINTS)
     return found
 
 

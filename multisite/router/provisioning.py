@@ -115,7 +115,7 @@ class NewDomain(Destination):
             try:
                 call()
             except MultisiteError as error:
-                _log.error("%s: %s", self, error)
+                _log.error("%s %s: %s", error.id, self, error)
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
@@ -245,7 +245,10 @@ class Provisioning:
         except Exception as error:
             settled = time.monotonic() + RETRY_AFTER, True
             _log.error(
-                "%s: cannot ask the supervisor: %s", new.name, error, exc_info=not isinstance(error, MultisiteError)
+                "MS737 %s: cannot ask the supervisor: %s",
+                new.name,
+                error,
+                exc_info=not isinstance(error, MultisiteError),
             )
         finally:
             with self._lock:

@@ -171,7 +171,7 @@ class Subscribed:
                     found[key] = Group(members, algorithm)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             if self._failure != str(error):
-                _log.error("cannot read the announced nodes: %s", error)
+                _log.error("MS735 cannot read the announced nodes: %s", error)
             self._failure = str(error)
             return
         self._failure = ""

@@ -329,5 +329,5 @@ def mappers_of(home: Home, groups: Groups) -> list[Mapper]:
             try:
                 found.append(make())
             except ValueError as error:
-                _log.error("[router] %s = %s: %s", option, value, error)
+                _log.error("MS731 [router] %s = %s: %s", option, value, error)
     return found

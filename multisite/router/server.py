@@ -171,7 +171,7 @@ class SubscriptionServer:
                 self._signatures = Signatures(options.subscription_keys, home.path)
             except ValueError as error:
                 self._closed = f"subscription_keys = {options.subscription_keys}: {error}"
-                _log.error("%s; no announcement is accepted", self._closed)
+                _log.error("MS740 %s; no announcement is accepted", self._closed)
         allowed: Iterable[str] = options.subscription_allow or (() if options.subscription_keys else LOOPBACK)
         self._allowed = [ipaddress.ip_network(network, strict=False) for network in allowed]
         self._is_open = not options.subscription_keys or bool(options.subscription_allow)
@@ -257,7 +257,7 @@ class SubscriptionServer:
             self._complained.clear()
         self._complained[reason] = now + COMPLAIN_EVERY
         _log.warning(
-            "an announcement of %.255r for %.255r, from %s, %s",
+            "MS741 an announcement of %.255r for %.255r, from %s, %s",
             announced.address,
             announced.key,
             sender or "a unix socket",

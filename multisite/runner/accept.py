@@ -147,7 +147,7 @@ class Acceptor:
         try:
             do(poll)
         except (OSError, ValueError) as error:
-            say(f"Replacing this process: the site has closed or replaced descriptors that it did not open ({error})")
+            say(f"MS610 Replacing this process: the site closed or replaced descriptors that it did not open ({error})")
             self.stop()
             deadline = monotonic() + GRACE
             while self.active and monotonic() < deadline:

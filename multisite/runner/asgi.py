@@ -182,7 +182,7 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
         try:
             await self.lifespan.startup()
         except LifespanStartupFailed as error:
-            say(f"The application refuses to start: {error}")
+            say(f"MS618 The application refuses to start: {error}")
             self._notifier.failed(f"the application refuses to start: {error}")
             os._exit(NOT_STARTED)
         except Exception:  # the app has no lifespan: gunicorn's manager raises RuntimeError for whatever it raised
@@ -232,7 +232,7 @@ class Arrivals:
             except BlockingIOError:
                 return
             except OSError as error:
-                say(f"Cannot accept a connection: {error}")
+                say(f"MS619 Cannot accept a connection: {error}")
                 loop.remove_reader(self._listener)
                 loop.call_later(PAUSE, self._resume)
                 return

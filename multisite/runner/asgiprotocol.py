@@ -105,7 +105,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             try:
                 data = self._opened(self._start)
             except BadEnvelope as error:
-                say(f"Cannot read a request from the dispatcher: {error}")
+                say(f"MS615 Cannot read a request from the dispatcher: {error}")
                 self._close_transport()
                 return
             if not data:

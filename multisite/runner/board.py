@@ -228,7 +228,7 @@ def opened(file: int, slot: int, pid: int) -> Board:
     try:
         return Board(file, slot, pid)
     except (OSError, ValueError) as error:
-        say(f"Cannot write the scoreboard: {error}")
+        say(f"MS614 Cannot write the scoreboard: {error}")
         return Board(-1, 0, pid)
     finally:
         try:

@@ -102,7 +102,7 @@ class AppCaller:
             connection.failed = True
             is_cut = getattr(getattr(body, "raw", None), "is_cut", False)
             if not (connection.gone or is_cut):
-                report(error, f"Error handling {connection}")
+                report(error, f"MS616 Error handling {connection}")
             if connection.gone:
                 return
             if answer.is_begun or connection.is_taken:
@@ -224,7 +224,7 @@ class EnvelopeHandler:
             is_chunked = tell_apart(environ)
             body = body_of(environ, is_chunked, rest, connection)
         except BadEnvelope as error:
-            say(f"Cannot read a request from the dispatcher: {error}")
+            say(f"MS615 Cannot read a request from the dispatcher: {error}")
             return None
         except OSError:
             return None

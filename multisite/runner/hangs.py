@@ -69,7 +69,7 @@ class Watchdog:
     def _leave(self, hung: list[RequestConnection]) -> None:
         limit = f"request_timeout = {self._timeout:g}s"
         what = f"no progress for {self._timeout:g} s with {', '.join(map(str, hung))} ({limit})"
-        say(f"Replacing this process: {what}. The stacks of its threads:")
+        say(f"MS617 Replacing this process: {what}. The stacks of its threads:")
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         self._notifier.hangs(what)
         self._stop()

@@ -196,7 +196,7 @@ class Relay:
         try:
             far = self.far.connect()
         except OSError as error:
-            print("relay: the command does not take a connection:", error, file=sys.stderr, flush=True)
+            print("MS621 relay: the command does not take a connection:", error, file=sys.stderr, flush=True)
             near.close()
             return
         near.setblocking(False)
@@ -307,7 +307,7 @@ def main(arguments: list[str]) -> int:
     try:
         command = subprocess.Popen(argv, env=env, preexec_fn=tie)  # noqa: PLW1509 (no threads here)
     except OSError as error:
-        print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        print(f"MS622 cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return 127
     relay = Relay(listener, Far(addresses), command)
     reader, writer = os.pipe()

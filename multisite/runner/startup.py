@@ -40,7 +40,7 @@ def main() -> None:
     try:
         orders = job.take_job(os.environ)
     except job.BadJob as error:
-        say(f"multisite runner: {error}")
+        say(f"MS611 multisite runner: {error}")
         sys.exit(NOT_STARTED_BY_US)
     notifier = Notifier(orders.notify)
     app, examination = _load(orders, notifier)
@@ -73,7 +73,7 @@ def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]
     except NoSuchApp as error:
         _give_up(orders, notifier, _problem(orders, error))
     except BaseException as error:
-        last = report(error, f"{orders.name} cannot be loaded")
+        last = report(error, f"MS612 {orders.name} cannot be loaded")
         if isinstance(error, ModuleNotFoundError) and error.name:
             _give_up(orders, notifier, _problem(orders, _no_module(orders, error)))
         _leave_unloaded(notifier, last)
@@ -118,7 +118,7 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def _give_up(orders: job.Job, notifier: Notifier, reason: str) -> NoReturn:
-    say(f"{orders.name}: {reason}")
+    say(f"MS613 {orders.name}: {reason}")
     _leave_unloaded(notifier, reason)
 
 

@@ -165,12 +165,12 @@ def main(arguments: list[str]) -> int:
         if not status or status >= FAILS_FROM:
             reason = f"{asked} was answered with {status}" if status else f"{asked} got no answer"
             tell(f"FAILED=1\nSTATUS={reason}")
-            print(reason, file=sys.stderr, flush=True)
+            print(f"MS623 {reason}", file=sys.stderr, flush=True)
             return NOT_WELL
         tell("STATUS=\nTRIED=1")
         become(argv, bool(stdin))
     except OSError as error:
-        print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        print(f"MS622 cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return 127
 
 

@@ -109,7 +109,7 @@ class WsgiServer:
             self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
             connection.failed = True
-            report(error, f"Cannot answer {connection}")
+            report(error, f"MS620 Cannot answer {connection}")
         finally:
             leave_if_child()
             self._board.leave(-1 if connection.place is None else connection.place)

@@ -130,6 +130,7 @@ def build(entries: Iterable[Entry], home: Home, held: Holdings = NOBODY, problem
     if default and default not in named:
         problems.append(
             Problem(
+                "MS240",
                 home.file,
                 "no enabled site has this name",
                 "service",
@@ -150,7 +151,7 @@ def _of_the_pages(entries: Iterable[Entry], domain: str) -> list[Problem]:
     remedy = "remove it, or give the status pages another domain"
     what = "the status pages have this domain and keep it: [service] status_domain in moya.conf"
     claiming = [entry for entry in entries if domain and domain in entry.file.domains]
-    return [Problem(entry.path, what, "service", "domains", domain, remedy) for entry in claiming]
+    return [Problem("MS241", entry.path, what, "service", "domains", domain, remedy) for entry in claiming]
 
 
 def _name(entries: list[Entry], held: Holdings) -> tuple[dict[str, Entry], list[Problem]]:
@@ -174,6 +175,7 @@ def _name(entries: list[Entry], held: Holdings) -> tuple[dict[str, Entry], list[
 
 def _same_name(loser: Entry, holder: Entry) -> Problem:
     return Problem(
+        "MS242",
         loser.path,
         f"{holder.path} has this name, too, and keeps it",
         "service",
@@ -209,6 +211,7 @@ def _claim(
 def _conflict(loser: Entry, holder: Entry, domain: str, mount: str) -> Problem:
     where = "" if mount == "/" else f" at {mount}"
     return Problem(
+        "MS243",
         loser.path,
         f"{holder.path} claims this domain{where}, too, and keeps it",
         "service",

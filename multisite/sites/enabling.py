@@ -24,6 +24,8 @@ Action = Literal["create", "replace", "remove", "keep", "refuse"]
 class EnablingError(MultisiteError):
     """The home has no directory in which a site could be enabled."""
 
+    id = "MS245"
+
 
 @dataclass(frozen=True, slots=True)
 class PathState:

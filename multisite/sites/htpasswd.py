@@ -247,14 +247,14 @@ def problems(site: Site) -> list[Problem]:
     if not site.htpasswd or unreadable(site):
         return []
     users = read(site.htpasswd) if "%" not in site.htpasswd else Users({"": ""})
-    found = [_problem(site, f"line {line}: {reason}", remedy) for line, reason, remedy in users.faults]
+    found = [_problem("MS236", site, f"line {line}: {reason}", remedy) for line, reason, remedy in users.faults]
     if not users.hashes and not found:
         remedy = f"add one: htpasswd -B {shlex.quote(site.htpasswd)} USER"
-        found.append(_problem(site, "has no users, so nobody may use the site", remedy, "warning"))
+        found.append(_problem("MS237", site, "has no users, so nobody may use the site", remedy, "warning"))
     served = next((each for each in itertools.chain(*site.static.values()) if _is_in(site.htpasswd, each)), "")
     if served:
         reason = f"is in {served}, where [static] serves it to everybody who may use the site"
-        found.append(_problem(site, reason, "move it out of that folder", "warning"))
+        found.append(_problem("MS238", site, reason, "move it out of that folder", "warning"))
     return found
 
 
@@ -262,8 +262,8 @@ def _is_in(path: str, place: str) -> bool:
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
-def _problem(site: Site, reason: str, remedy: str, severity: str = "error") -> Problem:
-    return Problem(site.file, reason, "access", "htpasswd", site.htpasswd, remedy, severity)
+def _problem(id: str, site: Site, reason: str, remedy: str, severity: str = "error") -> Problem:
+    return Problem(id, site.file, reason, "access", "htpasswd", site.htpasswd, remedy, severity)
 
 
 def problem_of(site: Site, error: Unusable) -> Problem:
@@ -271,4 +271,4 @@ def problem_of(site: Site, error: Unusable) -> Problem:
     remedy = error.remedy
     if not os.path.lexists(site.htpasswd):
         remedy = f"correct the path, or make the file: htpasswd -B -c {shlex.quote(site.htpasswd)} USER"
-    return _problem(site, error.reason, remedy)
+    return _problem("MS239", site, error.reason, remedy)

@@ -144,7 +144,7 @@ class LiveHome:
             return self._read_home()
         except ConfigError as error:
             for problem in error.problems:
-                _log.error("%s (the last good version stays)", problem)
+                _log.error("%s %s (the last good version stays)", problem.id, problem)
             return None
 
     def _adopt(self, home: Home) -> None:
@@ -181,5 +181,5 @@ class LiveHome:
         """Log each problem once, until it is gone."""
         for problem in dict.fromkeys(problems):
             if problem not in self._told:
-                _log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
+                _log.log(logging.ERROR if problem.is_error else logging.WARNING, "%s %s", problem.id, problem)
         self._told = set(problems)

@@ -78,7 +78,7 @@ def expiry_problem(site: Site) -> Problem | None:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(0.0, end)))
     reason = f"the site expires at {when}" if left > 0 else f"the site expired at {when}; every request gets 410"
     where = ("service", "expires", site.expires)
-    return Problem(site.file, reason, *where, remedy=_renewal(site.name), severity="warning")
+    return Problem("MS235", site.file, reason, *where, remedy=_renewal(site.name), severity="warning")
 
 
 def _renewal(name: str) -> str:

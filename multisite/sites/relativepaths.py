@@ -46,7 +46,7 @@ def _tell(name: str, path: str) -> None:
         f"it uses the relative path {path}, which does not start at location = {site.location} in the workers: {why}; "
         "write an absolute path, or mode = spawned"
     )
-    servicelog.site_logger(name).warning("%s", said)
+    servicelog.site_logger(name).warning("MS234 %s", said)
     _keep(home, name, said)
 
 
@@ -66,7 +66,7 @@ def noted(home: Home) -> dict[str, str]:
 def problems(site: Site, home: Home, known: dict[str, str] | None = None) -> tuple[Problem, ...]:
     """Return the warning about `site` as a problem; `known` is what `noted` returns, where that is known."""
     said = (noted(home) if known is None else known).get(site.name)
-    return (Problem(site.file, said, "service", "location", severity="warning"),) if said else ()
+    return (Problem("MS234", site.file, said, "service", "location", severity="warning"),) if said else ()
 
 
 def clear(site: Site, home: Home) -> None:

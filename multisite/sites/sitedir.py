@@ -311,4 +311,4 @@ def problem(home: Home, folder: str, error: OSError) -> Problem:
         reason = f"the folder {folder} cannot be read ({(error.strerror or 'error').lower()})"
         remedy, severity = LET_READ, "error"
     value = ", ".join(home.projects.read)
-    return Problem(home.file, reason, "projects", "read", value, remedy, severity)
+    return Problem("MS244", home.file, reason, "projects", "read", value, remedy, severity)

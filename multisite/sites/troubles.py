@@ -66,7 +66,7 @@ class Troubles:
         kept = LastFailures(self._home).join(part(self._site.name, upstream), lambda last: _same(last, mine) or mine)
         if kept.incident == mine.incident:
             logger = servicelog.site_logger(self._site.name)
-            logger.warning("incident %s: %s; %s", mine.incident, mine.reason, mine.remedy)
+            logger.warning("%s incident %s: %s; %s", error.id, mine.incident, mine.reason, mine.remedy)
             incidents.keep(mine.incident, self._site.name, mine.reason, remedy=mine.remedy)
         return kept
 

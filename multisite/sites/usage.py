@@ -158,7 +158,7 @@ class Usage:
         try:
             self._open(folder, past)
         except OSError as error:
-            _log.warning("cannot count requests: %s", error)
+            _log.warning("MS246 cannot count requests: %s", error)
 
     def _open(self, folder: str, past: StateFile) -> None:
         if not folder:

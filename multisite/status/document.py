@@ -90,5 +90,5 @@ def _disabled_row(inventory: Inventory, file: SiteFile) -> dict[str, Any]:
 def _faulty_row(inventory: Inventory, file: SiteFile, reason: str, enabled: bool = True) -> dict[str, Any]:
     """Describe a site of which only a reason for its failure is known."""
     site, state = Site(file.path, file.name, file.domains, file.mount), "broken" if enabled else "stopped"
-    report = SiteReport(inventory, site, None, reason, state, (Problem(file.path, reason),), enabled=enabled)
+    report = SiteReport(inventory, site, None, reason, state, (Problem("MS813", file.path, reason),), enabled=enabled)
     return report.as_dict(figures=False)

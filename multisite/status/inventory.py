@@ -87,7 +87,7 @@ class Inventory:
         except NotAdmitted as error:
             return None, error.path
         except SupervisorError as error:
-            self.warn(str(error))
+            self.warn(f"{error.id} {error}")
             return None, ""
 
     @cached_property

@@ -246,9 +246,9 @@ class StatusPage:
             done = actions.act(self._source.inventory(), word, str(row.get("template") or name) if row else "")
         except (MultisiteError, OSError) as error:
             reason = error.reason if isinstance(error, MultisiteError) else describe(error)
-            _log.warning("status page: %s of %s by %s failed: %s", word, whom, visitor.name, reason)
+            _log.warning("MS821 status page: %s of %s by %s failed: %s", word, whom, visitor.name, reason)
             return self._text(409, f"That was not done: {reason}")
-        _log.warning("status page: %s of %s by %s", word, one_line(whom), one_line(visitor.name))
+        _log.warning("MS822 status page: %s of %s by %s", word, one_line(whom), one_line(visitor.name))
         notice = tag("div", tag("p", f"✔ {done}"), class_="notice", role="status")
         environ = {**environ, "QUERY_STRING": ""}
         shown = self._site(environ, name, notice) if name and self._row(name) else self._overview(environ, "", notice)

@@ -21,7 +21,7 @@ def home_problems(home: Home) -> list[Problem]:
     longest = len(os.fsencode(RuntimeDir(home).control))
     if longest > LONGEST_PATH:
         reason = f"the path of a socket in it has {longest} bytes, and the limit is {LONGEST_PATH} (unix(7))"
-        found.append(Problem(home.file, reason, "service", "runtime_dir", home.runtime_dir, SHORTER))
+        found.append(Problem("MS817", home.file, reason, "service", "runtime_dir", home.runtime_dir, SHORTER))
     if not any(problem and problem.key == "runtime_dir" for problem in found):
         found.append(runtime_problem(home))
     return [problem for problem in found if problem]
@@ -49,7 +49,8 @@ def runtime_problem(home: Home) -> Problem | None:
         severity, remedy = "error", "set another one in one of the two homes"
     except (BackendUnavailable, RuntimeDirError, OSError):  # another user's supervisor may be there
         reason, severity = ("" if os.access(rundir.path, os.X_OK) else rundir.obstacle()), "warning"
-    return Problem(home.file, reason, "service", "runtime_dir", home.runtime_dir, remedy, severity) if reason else None
+    place = ("service", "runtime_dir", home.runtime_dir)
+    return Problem(RuntimeDirError.id, home.file, reason, *place, remedy, severity) if reason else None
 
 
 def _of_folder(home: Home, key: str, path: str) -> Problem | None:
@@ -60,7 +61,7 @@ def _of_folder(home: Home, key: str, path: str) -> Problem | None:
     if os.path.isdir(there):
         return None
     reason = "it is not a folder" if there == path else f"{there} is not a folder, so there can be none below it"
-    return Problem(home.file, reason, "service", key, path, "name another one")
+    return Problem("MS818", home.file, reason, "service", key, path, "name another one")
 
 
 def socket_problem(site: Site, home: Home) -> Problem | None:
@@ -72,7 +73,8 @@ def socket_problem(site: Site, home: Home) -> Problem | None:
     if size <= LONGEST_PATH:
         return None
     reason = f"the path of its socket, {path}, has {size} bytes, and the limit is {LONGEST_PATH} (unix(7))"
-    return Problem(site.file, reason, "service", "name", site.name, f"{SHORTER}, or give the site a shorter name")
+    remedy = f"{SHORTER}, or give the site a shorter name"
+    return Problem("MS817", site.file, reason, "service", "name", site.name, remedy)
 
 
 def log_problems(site: Site) -> list[Problem]:
@@ -80,7 +82,7 @@ def log_problems(site: Site) -> list[Problem]:
     logs = {"access": site.access_log, "error": site.error_log}
     found = ((key, path, _log_fault(site, key, path)) for key, path in logs.items() if path and "%" not in path)
     return [
-        Problem(site.file, reason, "logging", key, path, remedy, severity="warning")
+        Problem("MS819", site.file, reason, "logging", key, path, remedy, severity="warning")
         for key, path, (reason, remedy) in found
         if reason
     ]

@@ -110,7 +110,7 @@ class SiteReport:
         site, remedy = self.site, "start the server that listens there, or correct upstreams"
         reasons = {one: _unreached(site, one) for one in site.upstreams} if self.placement == "proxy" else {}
         return [
-            Problem(site.file, f"it cannot be reached: {reason}", "service", "upstreams", one, remedy)
+            Problem("MS812", site.file, f"it cannot be reached: {reason}", "service", "upstreams", one, remedy)
             for one, reason in reasons.items()
             if reason
         ]
@@ -233,7 +233,7 @@ def judge(inventory: Inventory, site: Site) -> SiteReport:
 
 
 def _unjudged(inventory: Inventory, site: Site, reason: str) -> SiteReport:
-    fault = Problem(site.file, reason)
+    fault = Problem("MS813", site.file, reason)
     return SiteReport(inventory, site, None, reason, "broken", (*_read(inventory, site.entry_name), fault), (fault,))
 
 
@@ -331,7 +331,7 @@ def problems_of_site(
 
 
 def _unchecked(path: str, name: str, reason: str) -> list[Problem]:
-    return [Problem(path, f"the site {name} cannot be checked: {reason}")]
+    return [Problem("MS813", path, f"the site {name} cannot be checked: {reason}")]
 
 
 def _state(

@@ -185,7 +185,8 @@ def _hidden(site: Site, home: Home, key: str, value: str, place: str) -> Problem
     else:
         mode, opening = reach.mode_of(place), reach.opening(privilege.of_this_process(), place)
         reason, remedy = f"{what}{mode}", f"let that user in: {opening}, or setfacl -m u:{name}:rX {shlex.quote(place)}"
-    return Problem(site.file, reason, "service", key, value, remedy, severity="warning" if again else "error")
+    severity = "warning" if again else "error"
+    return Problem("MS811", site.file, reason, "service", key, value, remedy, severity)
 
 
 def _places(site: Site) -> Iterator[tuple[str, str, str]]:

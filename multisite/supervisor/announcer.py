@@ -121,7 +121,7 @@ class Announcer:
             reason = getattr(error, "strerror", None) or str(error)
             if self._told.get(to.address) != reason:
                 self._told[to.address] = reason
-                _log.warning("subscribe_to = %s:%s: %s", to.address, to.key, reason)
+                _log.warning("MS556 subscribe_to = %s:%s: %s", to.address, to.key, reason)
 
     def close(self) -> None:
         """Withdraw all sites: the supervisor exits."""

@@ -115,7 +115,7 @@ class Bill(Handed):
             return
         readings = {"seen": {name: list(one) for name, one in self._seen.items()}, "workers": self._workers}
         if not self._days.store(self._day, self._rows, readings):
-            return _log.warning("the bill of %s cannot be written", self._day)
+            return _log.warning("MS562 the bill of %s cannot be written", self._day)
         if old:
             self._days.store(before, old)  # its readings are in the new one
             self._days.forget(self._day)

@@ -184,7 +184,7 @@ class Control:
             connection = Caller(connected, self._loop, self._handler)
             self._add(connection)
             if self._own and connection.uid not in (os.geteuid(), 0):
-                _log.warning("refused user %s at %s", connection.uid, self.path)
+                _log.warning("MS557 refused user %s at %s", connection.uid, self.path)
                 connection.close()
 
     def _turn_away(self) -> None:
@@ -260,7 +260,7 @@ class ControlSockets:
             access.admit_to_socket(path)
         except OSError as error:
             if self._failure != str(error):
-                _log.error("%s: %s", path, error.strerror)
+                _log.error("MS558 %s: %s", path, error.strerror)
             self._failure = str(error)
 
     def _answer_worker(self, request: Answer, connection: Caller) -> Answer | None:

@@ -109,7 +109,7 @@ class Loop:
         if len(self._told) >= MOST_PLACES:
             self._told.clear()
         self._told[place] = self.now() + TOLD_EVERY
-        _log.error("an error in the supervisor, which keeps running: %r", error, exc_info=error)
+        _log.error("MS561 an error in the supervisor, which keeps running: %r", error, exc_info=error)
 
     def _set_aside(self, key: selectors.SelectorKey) -> None:
         """Watch it again after a while: otherwise a file that cannot be read would start each turn at once."""

@@ -200,7 +200,7 @@ class Supervisor(Handed):
         """Clean up after a killed supervisor: its files in the runtime directory, and its processes."""
         left = orphans.of_another(self._context.mark)
         if left:
-            _log.warning("ended %s processes of an earlier supervisor", left)
+            _log.warning("MS554 ended %s processes of an earlier supervisor", left)
         self._rundir.clear()
         draining.undo(draining.leaving_file(self._rundir.path))
 
@@ -401,7 +401,7 @@ class Supervisor(Handed):
         try:
             draining.note(draining.leaving_file(self._rundir.path), draining.begin(limit=grace + 1.0))
         except OSError as error:
-            _log.warning("front ends do not learn of it: %s: %s", error.filename, error.strerror)
+            _log.warning("MS555 front ends do not learn of it: %s: %s", error.filename, error.strerror)
 
     def _see_what_is_left(self) -> None:
         if self._ends_at is not None and (self._loop.now() >= self._ends_at or not self._in_flight()):

@@ -49,7 +49,7 @@ class NodeStats:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             if reason != self._failure:
-                _log.error("[router] stats = %s: %s", address, reason)
+                _log.error("MS736 [router] stats = %s: %s", address, reason)
             self._failure = reason
             return
         self._failure = ""

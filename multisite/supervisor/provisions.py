@@ -95,7 +95,7 @@ class Provisions(Handed):
             try:
                 asked = self._running[domain] = _Asked(domain, home, self._loop)
             except (OSError, ValueError) as error:
-                _log.error("provision = %s: cannot start it for %s: %s", self._target, domain, error)
+                _log.error("MS548 provision = %s: cannot start it for %s: %s", self._target, domain, error)
                 return self._noted(domain, {"outcome": "failed", "for": FAILED_FOR})
         asked.callers.append(caller)
         caller.on_close.append(partial(asked.forget, caller))
@@ -229,7 +229,9 @@ class _Asked:
             answer = self._answer(status)
         except ValueError as error:
             said = self._said["stderr"].decode("utf-8", "replace").strip()
-            _log.error("provision = %s: asked for %s, %s%s", self._target, self.domain, error, said and f":\n{said}")
+            _log.error(
+                "MS549 provision = %s: asked for %s, %s%s", self._target, self.domain, error, said and f":\n{said}"
+            )
             return {"outcome": "failed", "for": FAILED_FOR}
         return answer
 

@@ -70,7 +70,9 @@ def take_over(live: LiveHome, adopt: int) -> Supervisor:
     except Exception:  # whatever it is: running sites that nobody watches would be worse
         if "anew" in state:
             raise
-        _log.exception("cannot take over the running sites; they are stopped, and start again with their next requests")
+        _log.exception(
+            "MS559 cannot take over the running sites; they are stopped, and start again with their next requests"
+        )
         begin_anew(live.home.path, state, lock)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
@@ -99,6 +101,8 @@ def _hush() -> None:
 
 class AlreadyRunning(ConfigError):
     """A supervisor of this home is already running."""
+
+    id = "MS541"
 
     def __init__(self, pid: int) -> None:
         Exception.__init__(self, "already running")

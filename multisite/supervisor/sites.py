@@ -296,18 +296,18 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     def let_in(self) -> None:
         """Open the runtime directory to the users that moya.conf names, and log it if that fails."""
         problem = access_problem(self.home)
-        self._tell("access", str(problem or ""))
+        self._tell("access", str(problem or ""), problem.id if problem else "")
         try:
             self._context.rundir.let_in(access_of(self.home))
         except RuntimeDirError as error:
-            self._tell("rundir", error.reason)
+            self._tell("rundir", error.reason, error.id)
         else:
             self._tell("rundir", "")
 
-    def _tell(self, about: str, wrong: str) -> None:
+    def _tell(self, about: str, wrong: str, id: str = "") -> None:
         """Log a problem once, until it is solved or changes."""
         if wrong and wrong != self._told.get(about):
-            _log.error("%s", wrong)
+            _log.error("%s %s", id, wrong)
         self._told[about] = wrong
 
     def _update(self, supervised: SupervisedSite) -> None:

@@ -61,7 +61,7 @@ class Subscriptions(Handed):
             try:
                 self.pool.take_over(past, loop.now(), bool(state) or published.silence(rundir) < TOLERANCE)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                _log.error("cannot read the saved list of announced nodes: %s", error)
+                _log.error("MS733 cannot read the saved list of announced nodes: %s", error)
                 self.pool = Pool()
         self._server = SubscriptionServer(home, self.pool, loop.now, time.time)
         self._stored = self.pool.changes
@@ -130,7 +130,7 @@ class Subscriptions(Handed):
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             if self._failures.get(address) != reason:
-                _log.error("subscription_server = %s: %s", address, reason)
+                _log.error("MS734 subscription_server = %s: %s", address, reason)
             self._failures[address] = reason
 
     def _watch(self, one: Socket) -> None:

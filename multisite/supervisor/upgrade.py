@@ -101,7 +101,7 @@ class Upgrade:
     def failed(self, reason: str) -> None:
         """Report that the old program keeps running."""
         self.is_due = False
-        _log.error("the new program cannot take over, the old one stays: %s", reason)
+        _log.error("MS560 the new program cannot take over, the old one stays: %s", reason)
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
             connection.waits = False

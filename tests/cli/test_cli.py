@@ -303,7 +303,7 @@ def test_where_knows_a_site_that_is_not_enabled_and_restart_says_that_it_is_not(
     add(home, "blog", enable=False)
     assert run("where", "blog").stdout == f"{home.parent}/code/blog\n"
     assert run("restart", "blog").stderr == (
-        "multisite: the site blog is not enabled; multisite ensite blog enables it\n"
+        "multisite: MS912 the site blog is not enabled; multisite ensite blog enables it\n"
     )
 
 
@@ -687,7 +687,7 @@ def test_errors_are_json_for_programs(home: pathlib.Path, run: Run, words: list[
     add(home, "blog")
     result = run(*words)
     assert result.exit_code == status
-    assert list(answer(result)) == ["error"]
+    assert answer(result).keys() - {"id"} == {"error"}
     assert part in answer(result)["error"]
     assert part in result.stderr
     plain = run(*(word for word in words if word != "--json"))
@@ -851,6 +851,7 @@ def test_site_names_complete_after_each_command(home: pathlib.Path) -> None:
     assert complete(home, "multisite dissite ") == {"blog"}
     assert complete(home, "multisite where b") == {"blog"}
     assert complete(home, "multisite explain b") == {"blog", "blog.example.com"}
+    assert {"MS114", "MS119"} <= complete(home, "multisite explain MS11")
     assert complete(home, "multisite remove ") == {"blog", "shop"}
     assert complete(home, "multisite set blog thr") == {"threads="}
     assert {"logging.error=", "logging.access=", "env."} <= complete(home, "multisite set blog ")

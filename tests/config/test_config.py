@@ -225,7 +225,7 @@ def test_a_problem_is_one_printable_line_of_bounded_length(tmp_path: Path) -> No
     file = site_file(tmp_path, GOOD + "mode = " + "x" * 9000 + "\n")
     line = str(file.problems[0])
     assert len(line) < 500 + len(file.path)
-    assert str(Problem("a\nb", "c\x1b", value="d")) == "a\\nb: d: c\\x1b"
+    assert str(Problem("MS112", "a\nb", "c\x1b", value="d")) == "a\\nb: d: c\\x1b"
 
 
 # -- extends ---------------------------------------------------------------------------------------------------------

@@ -118,7 +118,11 @@ def test_a_site_that_cannot_be_reached_is_no_bad_answer() -> None:
     assert "10.0.0.5" not in reached.text
 
 
-@pytest.mark.parametrize("error", [errors.AppLoadError, errors.BrokenSite, errors.MultisiteError, errors.ConfigError])
+def unusable(reason: str) -> errors.ConfigError:
+    return errors.ConfigError(errors.Problem("MS111", "/etc/moya/moya.conf", reason))
+
+
+@pytest.mark.parametrize("error", [errors.AppLoadError, errors.BrokenSite, errors.MultisiteError, unusable])
 def test_reasons_that_may_name_files_are_not_shown(error):
     page = for_error(error("/srv/secret/app.py is odd"), incident="3fa9c1d2")
     for accept in ("text/html", "application/json", "text/plain"):

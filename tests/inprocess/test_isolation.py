@@ -169,8 +169,8 @@ def test_each_says_which_sites_were_imported_meanwhile(caplog: pytest.LogCapture
     first.end()
     second.end()
     assert [record.getMessage().partition(" changed")[0] for record in caplog.records] == [
-        "the import of site first (or second, imported meanwhile)",
-        "the import of site second (or first, imported meanwhile)",
+        "MS247 the import of site first (or second, imported meanwhile)",
+        "MS247 the import of site second (or first, imported meanwhile)",
     ]
 
 

@@ -409,7 +409,7 @@ def test_error_logs_go_to_syslog_with_their_site(home: LoggedHome, syslog: socke
     home.log(f"error = syslog:@127.0.0.1:{syslog.getsockname()[1]}")
     home.get("a.test", "/raise")
     message = syslog.recv(65536).decode()
-    assert message.startswith("<27>multisite: a: incident ")  # daemon, error
+    assert message.startswith("<27>multisite: a: MS324 incident ")  # daemon, error
     assert "#012" in message
     assert "\n" not in message
 

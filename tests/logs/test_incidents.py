@@ -39,8 +39,8 @@ def raised(text: str = "broken") -> ValueError:
 
 
 def test_a_failure_is_one_line_that_has_no_query_and_that_only_the_service_reads(folder: Path) -> None:
-    incidents.log_failure("blog", "3fa9c1d2", "the application failed", raised(), ENVIRON)
-    incidents.log_failure("blog", "3fa9c1d2", "the application failed", raised(), ENVIRON)
+    incidents.log_failure("MS324", "blog", "3fa9c1d2", "the application failed", raised(), ENVIRON)
+    incidents.log_failure("MS324", "blog", "3fa9c1d2", "the application failed", raised(), ENVIRON)
     (record,) = records(folder)
     assert record["request"] == {"method": "POST", "host": "blog.test", "path": "/pay"}
     assert record["cause"] == "the application failed: ValueError: broken"

@@ -402,11 +402,11 @@ def test_a_sites_log_has_its_records_and_the_traceback_of_an_incident(home, caps
     try:
         raise ImportError("no module named flask")
     except ImportError as fault:
-        incidents.log_failure("blog", name, "the application could not be imported", fault)
+        incidents.log_failure("MS230", "blog", name, "the application could not be imported", fault)
     servicelog.site_logger("shop").error("not ours")
     text = read_log(home, "blog.log")
     assert re.fullmatch("[0-9a-f]{8}", name)
-    assert f"ERROR incident {name}: the application could not be imported\nTraceback" in text
+    assert f"ERROR MS230 incident {name}: the application could not be imported\nTraceback" in text
     assert "ImportError: no module named flask" in text
     assert "not ours" not in text
     assert name in capsys.readouterr().err  # the service's log has it too

@@ -81,7 +81,7 @@ def test_a_file_that_goes_away_serves_as_it_was(tmp_path: Path, caplog: pytest.L
     for _ in range(3):
         found.read()
     assert shown(found.find("example.com")) == "a:1"
-    assert [record.getMessage() for record in caplog.records] == [f"map = {path}: No such file or directory"]
+    assert [record.getMessage() for record in caplog.records] == [f"MS730 map = {path}: No such file or directory"]
     path.write_text("example.com a:2\n")
     found.look()
     eventually(lambda: shown(found.find("example.com")) == "a:2")

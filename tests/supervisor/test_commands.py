@@ -66,7 +66,7 @@ def test_what_another_homes_supervisor_cannot_tell_is_told_without_it(home: Supe
     for words in (("list",), ("status",), ("explain", "shop.test")):
         done = run(other, *words)
         assert (done.exit_code, "shop" in done.stdout) == (0, True), done
-        assert f"warning: the runtime directory {home.rundir.path} cannot be used" in done.stderr
+        assert f"warning: MS528 the runtime directory {home.rundir.path} cannot be used" in done.stderr
         assert "the first request" not in done.stdout
     told = f"runtime_dir = {home.rundir.path}: the home {home.path} uses it (process {home.pid})"
     assert f"none can start: {other}/moya.conf: [service] {told}" in run(other, "status").stdout

@@ -30,6 +30,8 @@ LOOK_EVERY = 0.25  # seconds between two looks at what is in flight
 class CannotDrain(MultisiteError):
     """The drain cannot be begun, ended or watched."""
 
+    id = "MS913"
+
 
 @dataclass(frozen=True)
 class Traffic:

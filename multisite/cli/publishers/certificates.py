@@ -116,7 +116,7 @@ class Certificates:
         except BadHost:
             pass  # with the default certificate, the client sees that the name is wrong
         except OSError as error:  # ssl.SSLError is one
-            _log.error("cannot use the certificate for %s: %s", name, error)
+            _log.error("MS916 cannot use the certificate for %s: %s", name, error)
 
     def for_gunicorn(self, _settings: Any, _usual: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         """Return the context of a new connection: gunicorn's hook ``ssl_context``."""
@@ -127,5 +127,5 @@ class Certificates:
             known = self._contexts.get(pair)
             if not known:
                 raise
-            _log.error("cannot use the certificate %s, so the previous one stays in use: %s", pair.chain, error)
+            _log.error("MS917 cannot use the certificate %s, so the previous one stays in use: %s", pair.chain, error)
             return known[1]

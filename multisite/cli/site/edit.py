@@ -49,7 +49,7 @@ def set_(session: Session, name: str, words: tuple[str, ...]) -> None:
     path = os.path.realpath(file.path)
     wrong = _wrong(session, file, changes)
     if wrong:
-        fail(str(wrong[0]))
+        fail(str(wrong[0]), wrong[0].id)
     replace_text(path, _changed(path, changes))
     file = session.reread(file)
     if session.as_json:
@@ -94,7 +94,7 @@ def _wrong(session: Session, file: SiteFile, changes: list[tuple[str, str, str]]
     checks.check_domains(values.get("service", {}).get("domains", ()), faults)
     about = {*new, *((section, "") for section, _ in new)}
     return [
-        Problem(file.path, fault.reason, *where, new.get(where, ""), fault.remedy)
+        Problem(fault.id, file.path, fault.reason, *where, new.get(where, ""), fault.remedy)
         for fault in faults
         if fault.severity == "error" and (where := (fault.section, fault.key)) in about
     ]

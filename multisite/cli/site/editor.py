@@ -140,12 +140,12 @@ def problems_of_text(session: Session, file: SiteFile, text: str) -> list[Proble
     if not draft.errors:
         found += problems_of_site(make_site(draft, home), home)
     held = session.catalogue.holdings
-    claims = [("domains", domain, held.domains.get((domain, draft.mount), path)) for domain in draft.domains]
-    claims.append(("name", draft.name, held.names.get(draft.name, path)))
-    for key, value, holder in claims:
+    claims = [("MS243", "domains", domain, held.domains.get((domain, draft.mount), path)) for domain in draft.domains]
+    claims.append(("MS242", "name", draft.name, held.names.get(draft.name, path)))
+    for id, key, value, holder in claims:
         if identity(holder) != identity(path):
             reason = f"{holder} already has it and keeps it"
-            found.append(Problem(path, reason, "service", key, value, "change it in one of the two files"))
+            found.append(Problem(id, path, reason, "service", key, value, "change it in one of the two files"))
     return list(dict.fromkeys(found))
 
 

@@ -46,6 +46,8 @@ MEDIA_TYPES = {".txt": "text/plain", ".json": "application/json", ".xhtml": "app
 class BadPage(MultisiteError):
     """The page for visitors cannot be used."""
 
+    id = "MS914"
+
 
 @click.command(epilog=MAINTENANCE_EPILOG, short_help="Show a maintenance page instead of sites.")
 @click.option("--page", metavar="FILE", help="Show a copy of this page instead of the default one.")

@@ -92,5 +92,5 @@ def read_publisher(path: str) -> tuple[PublisherOptions, dict[str, Any], tuple[P
     for key in {"socket", "tls"} & written.keys():  # relative to the file
         written[key] = os.path.join(os.path.dirname(path), os.path.expanduser(written[key]))
     options = PublisherOptions(**{key: value for key, value in written.items() if value not in ("", ())})
-    faults += [Fault(SECTION, key, why, "leave it out", "warning") for key, why in unheeded(options, written)]
+    faults += [Fault("MS133", SECTION, key, why, "leave it out", "warning") for key, why in unheeded(options, written)]
     return options, written, chain.report(faults)

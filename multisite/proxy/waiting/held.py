@@ -146,7 +146,7 @@ class WaitingRoom(Generic[Waiter]):
             try:
                 self._look(held)
             except Exception:  # those who wait have a deadline
-                _log.exception("those who wait for a site cannot be looked after")
+                _log.exception("MS476 those who wait for a site cannot be looked after")
             with self._changed:
                 if held[-1:] == self._held[-1:]:  # else somebody has come meanwhile
                     self._changed.wait(LOOK_EVERY)

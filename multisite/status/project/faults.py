@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 from multisite.config import hosting
-from multisite.errors import Problem
+from multisite.errors import AppLoadError, Problem
 from multisite.runner import missing
 from multisite.runner.missing import NoSuchApp
 from multisite.sites import sharing
@@ -33,9 +33,13 @@ def site_problems(site: Site) -> list[Problem]:
     if hosting.is_hosting(site.location):
         return _hosting_problems(site)
     if site.location and not os.path.isdir(site.location):
-        return [_problem(site, "location", site.location, *_no_folder(site.location, site.name))]
+        return [_problem("MS531", site, "location", site.location, *_no_folder(site.location, site.name))]
     fault = application_fault(site)
-    return [_problem(site, fault.key, getattr(site, fault.key), fault.reason, fault.remedy)] if fault else []
+    return (
+        [_problem(AppLoadError.id, site, fault.key, getattr(site, fault.key), fault.reason, fault.remedy)]
+        if fault
+        else []
+    )
 
 
 def _no_folder(path: str, name: str) -> tuple[str, str]:
@@ -53,13 +57,14 @@ def _hosting_problems(site: Site) -> list[Problem]:
         return []
     reason = f"there is no folder {folder}, so no host has one"
     remedy = f"mkdir -p {shlex.quote(folder)}, or multisite set {site.name} location=FOLDER"
-    return [_problem(site, "location", site.location, reason, remedy)]
+    return [_problem("MS531", site, "location", site.location, reason, remedy)]
 
 
 def static_problems(site: Site) -> list[Problem]:
     """Return warnings for folders and files of [static] that do not exist."""
     return [
         Problem(
+            "MS815",
             site.file,
             "there is no such folder or file",
             "static",
@@ -74,8 +79,8 @@ def static_problems(site: Site) -> list[Problem]:
     ]
 
 
-def _problem(site: Site, key: str, value: str, reason: str, remedy: str) -> Problem:
-    return Problem(file=site.file, section="service", key=key, value=value, reason=reason, remedy=remedy)
+def _problem(id: str, site: Site, key: str, value: str, reason: str, remedy: str) -> Problem:
+    return Problem(id, site.file, reason, "service", key, value, remedy)
 
 
 def application_fault(site: Site) -> NoSuchApp | None:

@@ -30,6 +30,7 @@ def problem(site: Site, processes: int) -> Problem | None:
     if not seen:
         return None
     return Problem(
+        "MS814",
         site.file,
         f"sessions are kept in memory ({seen}), so each of the {processes} processes has its own",
         "service",

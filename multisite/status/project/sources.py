@@ -81,6 +81,8 @@ class Guess:
 class NoGuess(MultisiteError):
     """The files of a project do not show what serves it; the message has a remedy."""
 
+    id = "MS915"
+
 
 def service(location: str, application: str) -> dict[str, str]:
     """Return these keys of [service]."""

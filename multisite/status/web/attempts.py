@@ -29,6 +29,7 @@ _log = logging.getLogger("multisite.status")
 class TooManyAttempts(MultisiteError):
     """This client has shown too many wrong tokens, and its next one was not looked at."""
 
+    id = "MS825"
     status = 429
 
     def __init__(self, wait: int) -> None:
@@ -71,12 +72,14 @@ class Attempts:
         return False
 
     def _tell(self, known: Known, client: str, name: str, now: float) -> None:
-        _log.warning("status page: a wrong token from %s", name)
+        _log.warning("MS820 status page: a wrong token from %s", name)
         if sum(count for count, _ in known.values()) == MOST_OF_ALL:
-            _log.warning("status page: %s wrong tokens within minutes, so each address has one attempt", MOST_OF_ALL)
+            _log.warning(
+                "MS823 status page: %s wrong tokens within minutes, so each address has one attempt", MOST_OF_ALL
+            )
         pause = wait(known, client, now)
         if pause:
-            _log.warning("status page: tokens from %s are refused for the next %s seconds", name, pause)
+            _log.warning("MS824 status page: tokens from %s are refused for the next %s seconds", name, pause)
 
     def _load(self, now: float) -> Known:
         rows = self._file.rows() if self._file else {}

@@ -139,7 +139,7 @@ class Membership(Handed):
         try:
             self._agent = AgentProcess(first, self._loop, self._heard)
         except OSError as error:
-            _log.error("[cluster]: cannot start the process that talks to the engine: %s", error.strerror)
+            _log.error("MS745 [cluster]: cannot start the process that talks to the engine: %s", error.strerror)
 
     def _announce(self) -> None:
         if not (self._agent and self._agent.is_open and self._home):
@@ -194,9 +194,9 @@ class Membership(Handed):
         address = _address(self._home)
         if state == "away" and before != "away":
             then = "what is known of the other machines stays as it is; sites are served"
-            _log.warning("the registry %s is away: %s; %s", address, reason, then)
+            _log.warning("MS744 the registry %s is away: %s; %s", address, reason, then)
         elif state == "refused":
-            _log.error("[cluster] url = %s: %s", address, reason)
+            _log.error("MS743 [cluster] url = %s: %s", address, reason)
         elif state == "connected" and before == "away":
             _log.info("the registry %s is back after %.0f s", address, time.time() - self.since)
         if state != before:

@@ -147,12 +147,14 @@ def _gunicorn() -> str:
 def _command(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """Any program: one that takes the socket over (sd_listen_fds), or one that receives a port or a path to bind."""
     if not site.command:
-        raise Refused("there is no command to run", "set one with command =", "server", "command")
+        raise Refused("there is no command to run", "set one with command =", "server", "command", id="MS534")
     strange = hosting.unknown(site.command)
     if strange:
         known = hosting.listed(hosting.NAMES)
         remedy = f"there are {known}, and %% for a per cent sign"
-        raise Refused(f"the placeholder %{strange[0]} means nothing", remedy, "command", shlex.join(site.command))
+        raise Refused(
+            f"the placeholder %{strange[0]} means nothing", remedy, "command", shlex.join(site.command), id="MS534"
+        )
     found = hosting.placeholders(site.command)
     who = plain.identity
     values = {"HOST": host, "UID": str(who.uid), "GID": str(who.gid), "%": "%"}
@@ -172,12 +174,15 @@ def _found(plain: Launch, argv: tuple[str, ...], site: str) -> tuple[str, ...]:
     if "/" in argv[0]:
         if not os.path.exists(os.path.join(plain.cwd, argv[0])):
             raise Refused(
-                f"command {argv[0]}: there is no such program", f"install it, or multisite set {site} command=COMMAND"
+                f"command {argv[0]}: there is no such program",
+                f"install it, or multisite set {site} command=COMMAND",
+                id="MS534",
             )
     elif not shutil.which(argv[0], path=path):
         raise Refused(
             f"command {argv[0]}: there is no such program in {path}",
             f"install it, or multisite set {site} command=/PATH/TO/{argv[0]}",
+            id="MS534",
         )
     return argv
 
@@ -231,14 +236,14 @@ def _application(site: Site) -> AppSpec:
         return sharing.resolve(site)
     except ValueError as error:
         reason, _, remedy = str(error).partition("; ")
-        raise Refused(reason, remedy, "application", site.application) from None
+        raise Refused(reason, remedy, "application", site.application, id="MS534") from None
 
 
 def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
     """Return (kind, what the server loads); factories, and kinds that the server does not know, are refused."""
     spec = _application(site)
     if spec.kind not in kinds or spec.call:
-        raise Refused(f"server = {server} cannot run application = {site.application}", "use server = auto")
+        raise Refused(f"server = {server} cannot run application = {site.application}", "use server = auto", id="MS534")
     if spec.kind == "file":
         return "file", os.path.join(site.location, spec.target)
     return spec.kind, f"{spec.target}:{spec.candidates[0]}"
@@ -250,7 +255,7 @@ def _beside(python: str, name: str, plain: Launch) -> str:
     found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env.get("PATH", os.defpath))
     if not found:
         remedy = f"{os.path.join(os.path.dirname(python), 'pip')} install {name}, or install it into the system"
-        raise Refused("it is not installed", remedy, "server", name)
+        raise Refused("it is not installed", remedy, "server", name, id="MS534")
     return found
 
 

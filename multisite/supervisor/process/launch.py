@@ -146,7 +146,9 @@ def _with_application(site: Site) -> Site:
     found = hosts.application(site.location)
     if not found:
         names = ", ".join(hosts.APPLICATIONS)
-        raise Refused(f"location {site.location} contains none of {names}, and not exactly one .wsgi file", "add one")
+        raise Refused(
+            f"location {site.location} contains none of {names}, and not exactly one .wsgi file", "add one", id="MS531"
+        )
     return replace(site, application=found)
 
 
@@ -187,9 +189,11 @@ def _check_location(site: Site) -> None:
         there = os.path.exists(site.location)
         make = "" if there else f"mkdir -p {shlex.quote(site.location)}, or "
         reason = "it is not a directory" if there else "there is no such directory"
-        raise Refused(f"location {site.location}: {reason}", f"{make}multisite set {site.name} location=FOLDER")
+        raise Refused(
+            f"location {site.location}: {reason}", f"{make}multisite set {site.name} location=FOLDER", id="MS531"
+        )
     if site.chroot and not os.path.isdir(site.chroot):
-        raise Refused("there is no such directory", "make it or correct the path", "chroot", site.chroot)
+        raise Refused("there is no such directory", "make it or correct the path", "chroot", site.chroot, id="MS531")
 
 
 def _check_exclusive(site: Site, home: Home) -> None:
@@ -215,7 +219,7 @@ def _refuse_hidden(path: str, key: str, value: str) -> None:
     if hidden:
         who = privilege.of_this_process()
         reason = f"{hidden} is closed to the user '{who.name}'{reach.mode_of(hidden)}"
-        raise Refused(reason, f"let that user in: {reach.opening(who, hidden)}", key, value)
+        raise Refused(reason, f"let that user in: {reach.opening(who, hidden)}", key, value, id="MS532")
 
 
 def interpreter(site: Site) -> str:
@@ -231,18 +235,18 @@ def interpreter(site: Site) -> str:
     correct = f"multisite set {site.name} python=VIRTUALENV"
     if not os.path.exists(site.python):
         remedy = f"python3 -m venv {shlex.quote(site.python)}, or {correct}"
-        raise Refused("there is no such file or directory", remedy, "python", site.python)
+        raise Refused("there is no such file or directory", remedy, "python", site.python, id="MS533")
     if not os.path.isdir(site.python):
         if not os.access(site.python, os.X_OK):
             remedy = f"name a virtualenv or interpreter: {correct}"
-            raise Refused("it is not an executable program", remedy, "python", site.python)
+            raise Refused("it is not an executable program", remedy, "python", site.python, id="MS533")
         return site.python
     for name in ("bin/python", "bin/python3"):
         path = os.path.join(site.python, name)
         if os.path.exists(path):
             return path
     remedy = f"python3 -m venv {shlex.quote(site.python)}, or {correct}"
-    raise Refused("it is not a virtualenv: it has no bin/python", remedy, "python", site.python)
+    raise Refused("it is not a virtualenv: it has no bin/python", remedy, "python", site.python, id="MS533")
 
 
 def _check_age(python: str) -> None:
@@ -251,7 +255,7 @@ def _check_age(python: str) -> None:
     if found and found < OLDEST:
         told, oldest = (".".join(map(str, version)) for version in (found, OLDEST))
         reason = f"it is Python {told}, and sites need {oldest} or newer"
-        raise Refused(reason, NEWER, "python", python)
+        raise Refused(reason, NEWER, "python", python, id="MS533")
 
 
 def version_of(python: str) -> tuple[int, int] | None:

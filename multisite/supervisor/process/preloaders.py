@@ -210,7 +210,7 @@ class Preloaders(Handed):
         try:
             preloader = Preloader(like, known.modules, known.denied, mark, self._loop, self._limits, self._changed)
         except OSError as error:
-            _log.warning("no preloader for %s: %s", like.preloader_key, error.strerror)
+            _log.warning("MS550 no preloader for %s: %s", like.preloader_key, error.strerror)
             return
         self._all[like.preloader_key] = preloader
         _log.info("started preloader %s for %s", preloader.pid, like.preloader_key)
@@ -248,7 +248,7 @@ class Preloaders(Handed):
 
     def _give_up(self, preloader: Preloader, reason: str) -> None:
         self._switch_off(preloader.key, f"no preloader: {reason}")
-        _log.warning("no preloader for %s: %s", preloader.key, reason)
+        _log.warning("MS551 no preloader for %s: %s", preloader.key, reason)
         self._dismiss(preloader)
 
     def _dismiss(self, preloader: Preloader) -> None:
@@ -260,7 +260,7 @@ class Preloaders(Handed):
 
     def lost(self, preloader: Preloader) -> None:
         """Handle a preloader that did not answer in time."""
-        _log.warning("preloader %s does not answer", preloader.pid)
+        _log.warning("MS552 preloader %s does not answer", preloader.pid)
         self._dismiss(preloader)
         preloader.kill()
 
@@ -283,7 +283,7 @@ class Preloaders(Handed):
             if preloader.ready:  # the installed packages have changed, or somebody killed it
                 self._learned.forget_denied(str(preloader.key))
             else:
-                _log.warning("preloader %s failed: %s", preloader.pid, " | ".join(preloader.said[-5:]))
+                _log.warning("MS553 preloader %s failed: %s", preloader.pid, " | ".join(preloader.said[-5:]))
                 self._may_fail(preloader.key)
         preloader.ended()
 

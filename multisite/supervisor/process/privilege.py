@@ -22,6 +22,7 @@ ALLOW = "set [supervisor] allow_root = yes in moya.conf if you mean that"
 class NeedsRoot(Refused):
     """Only root could start it, and the service may well run as root."""
 
+    id = "MS538"
     severity = "warning"
 
 
@@ -47,7 +48,7 @@ def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] 
     if site.group:
         who = _with_group(who, site.group)
     if 0 in (who.uid, who.gid) and not home.supervisor.allow_root:
-        raise Refused("it would run as root", f"multisite set {site.name} user=USER, or {ALLOW}")
+        raise Refused("it would run as root", f"multisite set {site.name} user=USER, or {ALLOW}", id="MS535")
     if not home.supervisor.allow_root:
         who = replace(who, groups=tuple(gid for gid in who.groups if gid != 0))
     for path in filter(None, (site.location, *_code(site), program, *_environment(program), site.chroot)):
@@ -84,7 +85,7 @@ def _check_reach(who: Identity, needed: Iterable[str], site: str) -> None:
         if place:
             closed = f"{place} is closed to that user{reach.mode_of(place)}"
             remedy = f"{reach.opening(who, place)}, or multisite set {site} user=USER"
-            raise Refused(f"it runs as '{who.name}', who cannot reach {path}: {closed}", remedy)
+            raise Refused(f"it runs as '{who.name}', who cannot reach {path}: {closed}", remedy, id="MS532")
 
 
 def _own(site: Site) -> Identity:
@@ -115,6 +116,7 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
         raise Refused(
             "user = owner, and its location belongs to root",
             f"chown -R USER {site.location}, or multisite set {site.name} user=USER",
+            id="MS535",
         )
     who = _user(home.supervisor.default_user)
     hidden, place = next(((path, place) for path in needed if (place := reach.closed_to(who, path))), ("", ""))
@@ -131,7 +133,9 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
             f"{reach.opening(who, place)}, put it where everybody can reach it, or set [supervisor] allow_root = yes"
         )
         remedy += f" in {home.file} if this is your own container"
-    raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {where}", remedy)
+    raise Refused(
+        f"its location belongs to root, so it would run as '{who.name}', who cannot reach {where}", remedy, id="MS532"
+    )
 
 
 def _by_policy(name: str, site: Site) -> tuple[Identity, str]:
@@ -150,7 +154,7 @@ def _owner(site: Site) -> Identity:
     try:
         uid = os.stat(site.location).st_uid
     except OSError as error:
-        raise Refused(f"location {site.location}: {error.strerror}") from None
+        raise Refused(f"location {site.location}: {error.strerror}", id="MS531") from None
     _check_exchange(site.location, uid)
     return _by_uid(uid)
 
@@ -168,16 +172,19 @@ def _check_exchange(location: str, uid: int) -> None:
     try:
         for path, last in reach.way(location):
             if last.st_uid not in (0, uid) and stat.S_ISLNK(last.st_mode):
-                raise Refused(f"{path} is a link whose owner does not own what it leads to", "name what it leads to")
+                raise Refused(
+                    f"{path} is a link whose owner does not own what it leads to", "name what it leads to", id="MS536"
+                )
             if last.st_uid not in (0, uid):
                 raise Refused(
                     f"it would run as the owner of {location}, and {path} belongs to another user",
                     "give it to root or to that owner, or set user =",
+                    id="MS536",
                 )
     except OSError as error:
-        raise Refused(f"location {location}: {error.strerror}") from None
+        raise Refused(f"location {location}: {error.strerror}", id="MS531") from None
     if last is None or last.st_uid != uid:
-        raise Refused(f"location {location}: it has just been replaced", "try again")
+        raise Refused(f"location {location}: it has just been replaced", "try again", id="MS531")
 
 
 def _user(name: str) -> Identity:
@@ -187,7 +194,9 @@ def _user(name: str) -> Identity:
         if name.isascii() and name.isdigit():
             return _by_uid(int(name))
         raise Refused(
-            f"there is no user '{name}' on this machine", f"useradd --system {name}, or correct user ="
+            f"there is no user '{name}' on this machine",
+            f"useradd --system {name}, or correct user =",
+            id="MS537",
         ) from None
 
 
@@ -215,7 +224,9 @@ def _gid(name: str) -> int:
         if name.isdigit():
             return int(name)
         raise Refused(
-            f"there is no group '{name}' on this machine", f"groupadd --system {name}, or correct group ="
+            f"there is no group '{name}' on this machine",
+            f"groupadd --system {name}, or correct group =",
+            id="MS537",
         ) from None
 
 
@@ -248,9 +259,11 @@ def _check_owner(path: str, who: Identity) -> None:
     except OSError:
         return  # reported by the step that needs it
     if _everybody_writes(status):
-        raise Refused(f"{path} is writable by everybody", f"chmod o-w {path}")
+        raise Refused(f"{path} is writable by everybody", f"chmod o-w {path}", id="MS536")
     if who.uid == 0 and (status.st_uid != 0 or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)):
-        raise Refused(f"it runs as root and {path} is writable by users other than root", "run it as their owner")
+        raise Refused(
+            f"it runs as root and {path} is writable by users other than root", "run it as their owner", id="MS536"
+        )
 
 
 def _check_way(path: str, who: Identity) -> None:
@@ -266,11 +279,14 @@ def _check_way(path: str, who: Identity) -> None:
             return
         trusted = link.st_uid in (0, who.uid, target.st_uid) or (target.st_uid == 0 and who.uid != 0)
         if stat.S_ISLNK(link.st_mode) and not trusted:
-            raise Refused(f"{name} is a link whose owner does not own what it leads to", "name what it leads to")
+            raise Refused(
+                f"{name} is a link whose owner does not own what it leads to", "name what it leads to", id="MS536"
+            )
         if _everybody_writes(target):
             raise Refused(
                 f"{name} is writable by everybody, so anyone could replace {path}",
                 f"chmod o-w {name}, or chmod +t {name}",
+                id="MS536",
             )
 
 

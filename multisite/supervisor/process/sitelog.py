@@ -129,7 +129,7 @@ class SiteLog(Handed):
         """Log once what is wrong, until a line can be written again."""
         if not self._told:
             self._told = True
-            servicelog.site_logger(self.name).error("%s", reason)
+            servicelog.site_logger(self.name).error("MS546 %s", reason)
 
     def _open(self) -> None:
         """Open the file, and again after it was renamed or removed (logrotate)."""

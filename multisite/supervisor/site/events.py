@@ -95,7 +95,7 @@ class Events:
         try:
             self._messengers.append(_Messenger(home, self._loop))
         except OSError as error:
-            _log.error("[events]: cannot start the process that tells of events: %s", error.strerror)
+            _log.error("MS566 [events]: cannot start the process that tells of events: %s", error.strerror)
             return None
         return self._messengers[-1]
 
@@ -253,7 +253,7 @@ class _Messenger:
         *lines, self._said = (self._said + data).split(b"\n")
         self._said = self._said[-1000:]
         for line in filter(None, lines):
-            _log.warning("[events] %s", line.decode("utf-8", "replace"))
+            _log.warning("MS547 [events] %s", line.decode("utf-8", "replace"))
 
     def close(self) -> None:
         """Let it tell the rest, and end."""

@@ -109,7 +109,7 @@ class Failures(Handed):
         self.not_before = now + planner.crash_pause(self._crashes, start_cost)
         self._decide(backend, exit_, now)
         self._write(backend, crashed=True)  # in case the supervisor exits before a process is ready
-        self._log(backend)
+        self._log(backend, exit_)
         if self._crashes >= LOOP:
             self._must_last = True
             self._announce(CRASH_LOOP, "backoff")
@@ -117,7 +117,7 @@ class Failures(Handed):
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
         """Log the failure of a start or a run; a start that was tried twice is one incident."""
         self._decide(backend, exit_, now)
-        self._log(backend)
+        self._log(backend, exit_)
 
     def _decide(self, backend: Backend, exit_: Exit, now: float) -> None:
         """Give the failure its reason and its incident."""
@@ -136,11 +136,12 @@ class Failures(Handed):
         (incident, at), self.kept_waiting = self.kept_waiting, ("", 0.0)
         return incident if now - at <= TOLD_WITHIN and _what_hung(backend, exit_) else ""
 
-    def _log(self, backend: Backend) -> None:
+    def _log(self, backend: Backend, exit_: Exit) -> None:
         """Log the failure, after it was noted: on a full disk the note needs the room more than the log."""
         journey, has_log = backend.journey, backend.site.error_log
         # What it printed is in the site's own log, or in the service's if the site has none.
-        self._logger.error("incident %s: %s", journey.incident, journey if has_log else journey.headline)
+        id = "MS542" if exit_.state is State.STARTING else "MS543"
+        self._logger.error("%s incident %s: %s", id, journey.incident, journey if has_log else journey.headline)
         self._keep(journey)
 
     def _keep(self, journey: Journey, then: str = "") -> None:
@@ -214,7 +215,7 @@ class Failures(Handed):
         """
         self._decide(backend, exit_, now)
         self._note(backend, exit_, serving=serving)
-        self._log(backend)
+        self._log(backend, exit_)
 
     def _note(self, backend: Backend, exit_: Exit, *, serving: bool = False) -> None:
         self.last = backend.journey
@@ -238,7 +239,7 @@ class Failures(Handed):
         """Log a start that failed, and after which no other one has."""
         first, self.first = self.first, None
         if first:
-            self._logger.warning("incident %s: %s; %s", first.incident, first.headline, then)
+            self._logger.warning("MS544 incident %s: %s; %s", first.incident, first.headline, then)
             self._keep(first, f"; {then}")
 
     def too_large(self, backend: Backend) -> None:
@@ -250,7 +251,7 @@ class Failures(Handed):
         limit = (site.memory_limit or 0) >> 20
         reason = f"process {backend.pid} used {backend.memory >> 20} MiB, more than memory_limit = {limit}M"
         remedy = f"raise memory_limit in {site.file}, or set max_requests if the site keeps growing"
-        self._logger.warning("incident %s: %s; it will be replaced; %s", incident, reason, remedy)
+        self._logger.warning("MS545 incident %s: %s; it will be replaced; %s", incident, reason, remedy)
         incidents.keep(incident, self._site, reason, remedy=remedy)
         told = (part(self._site, MEMORY), f"{reason}; it was replaced", incident)
         self._notes.note(*told, serving=False, crashed=True, remedy=remedy, watched=(site.file,))
@@ -261,7 +262,9 @@ class Failures(Handed):
         self.replacement = backend.journey.failure
         self.mending = triggers.mending(backend.site, backend.journey.tail.lines)
         self.begun = time.time() - (now - backend.journey.begun)
-        self._logger.error("the new version failed to start (%s); the old version is still serving", self.replacement)
+        self._logger.error(
+            "MS567 the new version failed to start (%s); the old version is still serving", self.replacement
+        )
 
     def ready(self, journey: Journey) -> None:
         """Note that a process is ready; one that was started before the last failure mends nothing."""

@@ -76,7 +76,7 @@ class WaitQueue(Handed):
         except OSError as error:
             reason = f"{error.filename or self.listener.path}: {error.strerror}"
             if reason != self._told:
-                self._logger.error("cannot make its socket: %s", reason)
+                self._logger.error("MS563 cannot make its socket: %s", reason)
             self._told = reason
             raise Unavailable(reason, RETRY_AFTER) from None
         self._told = ""
@@ -152,7 +152,7 @@ class WaitQueue(Handed):
         if uncounted:
             self._whose.turned_away(uncounted)
         if turned:
-            self._logger.warning("answered %s waiting requests with %s: %s", turned, error.status, told.reason)
+            self._logger.warning("MS564 answered %s waiting requests with %s: %s", turned, error.status, told.reason)
 
 
 _FAR = 2**62  # nanoseconds

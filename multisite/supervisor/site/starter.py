@@ -159,7 +159,7 @@ def _change_hands(supervised: SiteParts) -> None:
 
     They finish what they have begun. Requests that wait for them are asked to come again.
     """
-    supervised.logger.warning("%s: its processes end, and it gets a new socket and scoreboard", ANOTHERS)
+    supervised.logger.warning("MS565 %s: its processes end, and it gets a new socket and scoreboard", ANOTHERS)
     supervised.readiness.end()
     for backend in [one for one in supervised.backends if one.child or one.is_unborn]:
         backend.feed(Event.STOP, ANOTHERS)
