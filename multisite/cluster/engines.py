@@ -53,7 +53,7 @@ def problems(home: Home) -> list[Problem]:
     url, publish = home.cluster.url, home.cluster.publish
     if publish and not url:
         reason = "there is no engine to publish into"
-        return [Problem(home.file, reason, "cluster", "publish", publish, "set url, too: redis://10.0.0.1")]
+        return [Problem("MS746", home.file, reason, "cluster", "publish", publish, "set url, too: redis://10.0.0.1")]
     try:
         if url:
             open_registry(url)
