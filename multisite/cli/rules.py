@@ -27,6 +27,7 @@ SERVERS = ("nginx", "apache", "lighttpd", "caddy", "haproxy")
 LOGS = {server: f"/var/log/{server}" for server in SERVERS} | {"apache": "/var/log/apache2"}
 
 UPSTREAM = "127.0.0.1:8000"
+LONGEST_TITLE = 1000  # nginx reads no line, comments included, that is longer than 4,096 bytes
 DISTRIBUTING = ("nginx", "haproxy", "caddy")
 CHECKING = ("haproxy", "caddy")
 
@@ -225,7 +226,7 @@ class Asked:
         upstream = self._endpoint()
         direct = self._direct
         return Front(
-            title=f"multisite {shlex.join(['--home', home.path])} create-rules {shlex.join(self._words())}",
+            title=self._title(),
             blocks=() if self._generic else plan.blocks(sites, self._names),
             rest=not self._names,
             listen=tuple(map(self._address, self._listen)),
@@ -312,8 +313,13 @@ class Asked:
         except ValueError as error:
             _usage("--max-body", self._max_body, error)
 
+    def _title(self) -> str:
+        """Return the command line that prints the same rules again, cut where nginx could not read its line."""
+        title = f"multisite {shlex.join(['--home', self._session.home.path])} create-rules {shlex.join(self._words())}"
+        return title if len(title) <= LONGEST_TITLE else f"{title[:LONGEST_TITLE]}..."
+
     def _words(self) -> list[str]:
-        """The command line that prints the same rules again."""
+        """Return the arguments that differ from the defaults."""
         flags = {
             "--generic": self._generic,
             "--direct": self._direct,

@@ -197,6 +197,13 @@ def test_nodes_of_moya_conf_need_no_argument(home: TestHome) -> None:
     assert "name one server with --upstream" in refused.stderr
 
 
+def test_a_long_list_of_nodes_is_cut_in_the_title(home: TestHome) -> None:
+    """nginx reads no line of 4,096 bytes, not even a comment."""
+    listed = ",".join(f"10.0.{number}.1:8000" for number in range(256))
+    text = rules(home, "--nginx", "--nodes", listed).stdout
+    assert len(text.splitlines()[0]) < 1100 and text.count("max_fails=0;") == 256
+
+
 @pytest.mark.parametrize("server", ["haproxy", "caddy"])
 def test_a_server_that_checks_nodes_needs_the_host_of_health(home: TestHome, server: str) -> None:
     done = rules(home, f"--{server}", "--nodes", "10.0.0.1:8000,10.0.0.2:8000")

@@ -11,7 +11,7 @@ from multisite.cluster import rings
 from multisite.cluster.rings import Caddy, Haproxy, Nginx, Ring
 from multisite.config.nodes import Machine, parse_machines
 
-HOSTS = [f"site{number}.example.com" for number in range(4000)]
+HOSTS = [f"site{number}.example.com" for number in range(1500)]
 SIX = parse_machines(f"10.0.0.{number}:8000" for number in range(1, 7))
 RINGS: dict[str, Callable[[Sequence[Machine]], Ring]] = {
     "nginx": Nginx,
