@@ -147,7 +147,7 @@ def main() -> None:
     for kind in ("nginx", "haproxy", "caddy"):
         for count in (3, 10):
             rows += picture(kind, count, min(asked.hosts, SAMPLE))
-        rows += picture(kind, asked.nodes, asked.hosts)
+        rows += picture(kind, min(asked.nodes, MOST_CHECKED) if kind == "caddy" else asked.nodes, asked.hosts)
         print(*rows[-12:], sep="\n", file=sys.stderr, flush=True)
     with new_home() as home:
         home.conf(CONF)
