@@ -45,5 +45,5 @@ def problems(home: Home) -> list[Problem]:
     try:
         read_key(home)
     except Unusable as error:
-        return [Problem(home.file, error.reason, "cluster", "key_file", home.cluster.key_file, error.remedy)]
+        return [Problem("MS747", home.file, error.reason, "cluster", "key_file", home.cluster.key_file, error.remedy)]
     return []

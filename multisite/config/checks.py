@@ -165,13 +165,13 @@ def _check_exclusive(service: Mapping[str, Any]) -> Iterator[Fault]:
         return
     if service.get("mode") == "proxy" or service.get("upstreams"):
         reason = "its upstreams run elsewhere, so nothing here keeps them from running twice"
-        yield Fault("service", "exclusive", reason, "remove exclusive, or let multisite run the site")
+        yield Fault("MS123", "service", "exclusive", reason, "remove exclusive, or let multisite run the site")
     elif service.get("mode") == "in-process":
         reason = "an exclusive site needs its own process, and mode = in-process shares the workers'"
-        yield Fault("service", "mode", reason, "remove mode, or write mode = spawned")
+        yield Fault("MS123", "service", "mode", reason, "remove mode, or write mode = spawned")
     if service.get("subscribe_to"):
         reason = "a fastrouter would send requests to nodes that do not run the site"
-        yield Fault("service", "subscribe_to", reason, "remove subscribe_to, or exclusive")
+        yield Fault("MS123", "service", "subscribe_to", reason, "remove subscribe_to, or exclusive")
 
 
 def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tuple[str, ...]) -> Iterator[Fault]:

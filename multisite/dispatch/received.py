@@ -38,7 +38,7 @@ def behind_check(site: Site, home: Home, place: Callable[[WSGI], None]) -> Calla
                 told_at = now
                 peer = environ.get("REMOTE_ADDR", "")
                 logger = servicelog.site_logger(site.name)
-                logger.warning("refused a request that %s has sent in the name of a node: %s", peer, error)
+                logger.warning("MS327 refused a request that %s has sent in the name of a node: %s", peer, error)
             raise Forbidden("This request does not come from a node of this cluster") from None
 
     def place_behind(app: WSGI) -> None:

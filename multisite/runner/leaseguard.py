@@ -116,7 +116,7 @@ class LeaseGuard:
                 os.environ["LISTEN_PID"] = str(os.getpid())
             os.execvp(argv[0], argv)
         except OSError as error:
-            print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
+            print(f"MS622 cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
         finally:
             os._exit(127)
 
@@ -140,7 +140,7 @@ class LeaseGuard:
             status = self._reap()
             if status is not None:
                 return self._end(LOST if self._is_warned and status in (0, -signal.SIGTERM) else status)
-        print("the site's lease is over, so it ends", file=sys.stderr, flush=True)
+        print("MS624 the site's lease is over, so it ends", file=sys.stderr, flush=True)
         return self._end(LOST)
 
     def _warn(self) -> None:

@@ -40,7 +40,7 @@ SHARED = {
     "MS531": "the folder of a site, found by the check, by a policy and by a start",
     "MS532": "a closed folder, found before a start and while it is planned",
     "MS615": "a request that cannot be read, in processes for WSGI and for ASGI",
-    "MS622": "a command that cannot be run, with and without a smoke request",
+    "MS622": "a command that cannot be run, behind a relay, a smoke request or a lease",
     "MS730": "the mapping file, found by the check and by the router",
     "MS731": "a setting of the router, found by the check and by the router",
     "MS732": "a line of the mapping file, found by the check and by the router",

@@ -201,16 +201,17 @@ def _check_exclusive(site: Site, home: Home) -> None:
     if not home.cluster.url:
         reason = "no registry knows which node runs it"
         remedy = f"set [cluster] url = etcd://HOST:PORT in {home.file}, or multisite set {site.name} exclusive=no"
-        raise Refused(reason, remedy, "exclusive", "yes")
+        raise Refused(reason, remedy, "exclusive", "yes", id="MS539")
     try:
         nodes.own(home)
         read_key(home)
     except nodes.UnknownNode as error:
-        raise Refused(f"[cluster] {error}", error.remedy, "exclusive", "yes") from None
+        raise Refused(f"[cluster] {error}", error.remedy, "exclusive", "yes", id="MS539") from None
     except Unusable as error:
-        raise Refused(f"the other nodes cannot reach it: {error.reason}", error.remedy, "exclusive", "yes") from None
+        reason = f"the other nodes cannot reach it: {error.reason}"
+        raise Refused(reason, error.remedy, "exclusive", "yes", id="MS539") from None
     if site.chroot:  # our interpreter is not in there
-        raise Refused("its processes could not be guarded in a chroot", "remove chroot", "exclusive", "yes")
+        raise Refused("its processes could not be guarded in a chroot", "remove chroot", "exclusive", "yes", id="MS539")
 
 
 def _refuse_hidden(path: str, key: str, value: str) -> None:

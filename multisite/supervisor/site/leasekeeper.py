@@ -178,7 +178,7 @@ class LeaseKeeper:
                 except EngineAway:
                     raise
                 except Exception as error:  # a thread that ends would end all exclusive sites
-                    _log.exception("cannot ask the registry: %s", error)
+                    _log.exception("MS568 cannot ask the registry: %s", error)
                     self._registry = None
                     time.sleep(AGAIN)
 

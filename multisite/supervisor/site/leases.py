@@ -246,20 +246,22 @@ class Leases:
         """Log that the registry is away, and that it is back, once each."""
         if outcome.failure and not self._away and outcome.failure.startswith("the registry"):
             _log.error(
-                "%s; exclusive sites that run here end within %g seconds unless it returns, and none is started",
+                "MS569 %s; exclusive sites that run here end within %g seconds unless it returns, and none is started",
                 outcome.failure,
                 self._keeper.terms.ttl if self._keeper else 0.0,
             )
             self._away = outcome.failure
         elif not outcome.failure and self._away:
-            _log.warning("the registry answers again; exclusive sites are started where they are asked for")
+            _log.warning("MS570 the registry answers again; exclusive sites are started where they are asked for")
             self._away = ""
 
     def _take(self, supervised: Leased, outcome: LeaseAnswer) -> None:
         lease, now = supervised.lease, self._loop.now()
         if lease.number:
             if outcome.number == lease.number and outcome.is_lost:
-                _log.error("site %s: another node may have its lease now; its processes end", supervised.site.name)
+                _log.error(
+                    "MS571 site %s: another node may have its lease now; its processes end", supervised.site.name
+                )
                 lease.drop()
                 supervised.lose_lease()
             return
