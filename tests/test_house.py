@@ -37,7 +37,7 @@ ROOMS = {
     "sites": Room(
         "the sites of a home as every process sees them: which there are, who answers a host, where each may run, "
         "what is noted and counted of them",
-        "errors config logs runner",
+        "errors config logs cluster runner",
     ),
     "control": Room(
         "how everybody else talks to the supervisor, where its sockets are, and whether this machine drains",

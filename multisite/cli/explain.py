@@ -217,7 +217,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "state": report.state,
         "service": report.service,
         "outage": _outage(report),
-        **_nodes(session, host),
+        **_nodes(session, host, first),
         **({"draining": {"since": session.drain.since}} if session.drain else {}),
         "expires": _expires(site),
         "processes": report.figures or None,
@@ -231,14 +231,19 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
     }
 
 
-def _nodes(session: Session, host: str) -> dict[str, Any]:
+def _nodes(session: Session, host: str, first: Candidate) -> dict[str, Any]:
     """Return the machine of the cluster that each kind of front end chooses for a host, if moya.conf lists any."""
     from multisite.cli.frontends import syntax
-    from multisite.cluster import nodes, rings
+    from multisite.cluster import nodes, pins, rings
+    from multisite.dispatch import mounts
 
     listed = nodes.machines(session.home)
     if not listed or not host:
         return {}
+    if first.domain:  # the rules name it
+        ways = mounts.ways(session.catalogue.answering(host))
+        names = {name for _, name, claim in ways if claim.domain == first.domain}
+        listed = pins.common([_site(session, name, host).nodes for name in names], listed) or listed
     return {"nodes": {kind: str(one) for kind, one in rings.choices(listed, host, syntax.version_of_caddy()).items()}}
 
 

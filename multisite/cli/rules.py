@@ -16,7 +16,7 @@ from multisite.cli.output import printable, say, say_json, waiting
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from multisite.cli.frontends.blocks import Block, Front, Listen
     from multisite.cli.frontends.plan import Sites
@@ -100,11 +100,12 @@ def create_rules(session: Session, /, server: str | None, *, check: bool, output
         raise click.UsageError(f"name the server: --{', --'.join(SERVERS)}")
     render: Callable[[Front], str] = importlib.import_module(f"multisite.cli.frontends.{server}").render
     try:
-        front = Asked(session, server, **asked).front()
+        asking = Asked(session, server, **asked)
+        front = asking.front()
         text = render(front)
     except Unwritable as error:
         fail(f"no rules for {server}: {error}")
-    lacking = _without_certificate(server, front, asked["tls"])
+    lacking = [*asking.unpinned, *_without_certificate(server, front, asked["tls"])]
     for sentence in lacking:
         say(f"warning: {sentence}", err=True)
     checked = _check(server, front, render) if check else None
@@ -148,6 +149,7 @@ class Asked:
         self._logs, self._tls, self._redirect = logs, tls, redirect
         self._listed, self._bounded = nodes, bounded
         self._nodes = self._machines()
+        self.unpinned: list[str] = []  # what is to be said of sites whose nodes the rules do not follow
         self._refuse_nonsense()
         self._refuse_nodes()
 
@@ -225,7 +227,7 @@ class Asked:
         sites = self._sites()
         upstream = self._endpoint()
         direct = self._direct
-        return Front(
+        front = Front(
             title=self._title(),
             blocks=() if self._generic else plan.blocks(sites, self._names),
             rest=not self._names,
@@ -249,6 +251,8 @@ class Asked:
             status_host=home.service.status_domain,
             bounded=self._bounded or 0.0,
         )
+        self.unpinned = _unpinned(sites, front, self._names) if self._nodes else []
+        return front
 
     def _ask(self, upstream: Endpoint) -> str:
         """Return the address at which the dispatcher answers whether a host is ours, "" if it has none."""
@@ -278,7 +282,9 @@ class Asked:
             name: fenced(session, name, partial(catalogue.site, name), partial(without_rules, name))
             for name in catalogue.entries
         }
-        return Sites(catalogue.owners, sites, broken, os.path.isfile, self._certificate, domain_of(catalogue.home))
+        return Sites(
+            catalogue.owners, sites, broken, os.path.isfile, self._certificate, self._nodes, domain_of(catalogue.home)
+        )
 
     def _certificate(self, domain: str) -> tuple[str, str] | None:
         if not self._tls:
@@ -334,6 +340,19 @@ class Asked:
         defaults = {"", UPSTREAM, "100M"}
         given = [word for pair in values if pair[1] not in defaults for word in pair]
         return [f"--{self._server}", *(flag for flag, on in flags.items() if on), *given, *sorted(self._names)]
+
+
+def _unpinned(sites: Sites, front: Front, names: Collection[str]) -> list[str]:
+    """Return a sentence for each site that runs only on some nodes, but whose requests go to all."""
+    why = "none of these is among the nodes of the rules, or they are not those of another site on the same domain"
+    why = why if front.blocks else "omit --generic"
+    every = {str(node) for node in front.nodes}
+    followed = {name for block in front.blocks if block.nodes for _, name in block.sites}
+    return [
+        f"{name}: the site runs on {', '.join(site.nodes)}, but its requests go to every node: {why}"
+        for name, site in sites.sites.items()
+        if site.nodes and not every <= set(site.nodes) and name not in followed and (not names or name in names)
+    ]
 
 
 def _certificate_files(server: str, folder: str, domain: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from multisite.config.model import (
 from multisite.config.option import Option
 from multisite.config.sections import PublisherOptions
 
-READING = 7  # raise it when the dialect, the checks or `SiteFile` change
+READING = 8  # raise it when the dialect, the checks or `SiteFile` change
 HOME_FILE = "moya.conf"
 SITE_FILE = "site"
 PUBLISHER_FILE = "publisher.conf"

@@ -104,6 +104,9 @@ class Site(AvailabilityOptions):
         "Whether the site must never run twice, on whichever nodes: because of SQLite or a scheduler, for instance. It "
         "runs in its own process on the node that has its lease in the registry of [cluster] url.",
     )
+    nodes: tuple[str, ...] = option(
+        "machines", help="Which of [cluster] nodes run it; others answer 421.", note="all", example="10.0.0.1:8000"
+    )
     python: str = option(
         "path",
         help="Virtualenv or interpreter of the site, relative to location. A site that names one runs spawned.",
@@ -406,8 +409,7 @@ class Site(AvailabilityOptions):
     )
     error_log: str = option(
         "log",
-        help="File that gets the site's log records and the output of its processes, relative to location; or a syslog "
-        "daemon.",
+        help="File of the site's log records and its processes' output, relative to location; or a syslog daemon.",
         section="logging",
         key="error",
         example="/var/log/multisite/%(name)s.error.log",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from multisite.config.model import Home, Site
 from multisite.errors import pages
+from multisite.logs import servicelog
 from multisite.logs.requests import PAGE, PROXY, SPAWNED
 from multisite.sites import outages
-from multisite.sites.outages import EXPIRED, PAUSED, Outage
+from multisite.sites.outages import ELSEWHERE, LASTING, PAUSED, Outage
 from multisite.sites.placement import CAN_SPAWN
+
+TOLD_EVERY = 60.0  # seconds between two lines of the log about requests for a site that other nodes run
 
 WSGI = Callable[..., Iterable[bytes]]
 
@@ -36,8 +41,8 @@ class Gate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its files are not served either: it has expired, or consists of files."""
-        return self._site.files_only or (self._outage is not None and self._outage.kind == EXPIRED)
+        """Whether its files are not served either: it has expired, runs elsewhere, or consists of files."""
+        return self._site.files_only or (self._outage is not None and self._outage.kind in LASTING)
 
     @property
     def how(self) -> str:
@@ -48,6 +53,8 @@ class Gate:
     def app(self) -> WSGI:
         """What answers in the site's place."""
         assert self._outage
+        if self._outage.kind == ELSEWHERE:
+            return misdirected(self._site, self._outage)
         if not self._is_paused or not CAN_SPAWN:
             return page(self._outage)
         from multisite.proxy.waiting.pause import PausedSite  # a worker without such sites never loads it
@@ -71,3 +78,23 @@ def page(outage: Outage) -> WSGI:
         body = outage.page.encode("utf-8", "surrogateescape")
         return pages.OwnPage(error.status, outage.media_type, body, error.retry_after or 0)
     return pages.for_error(error)
+
+
+def misdirected(site: Site, outage: Outage) -> WSGI:
+    """Return the page for a site that other nodes run; the log says once a minute which front end has old rules."""
+    told_at, answer = float("-inf"), page(outage)
+
+    def told(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        nonlocal told_at
+        if (now := time.monotonic()) - told_at >= TOLD_EVERY:
+            told_at = now
+            servicelog.site_logger(site.name).warning(
+                "MS328 %s has sent a request for %s to this node, but the site runs on %s; %s",
+                environ.get("REMOTE_ADDR") or "a front end",
+                environ.get("HTTP_HOST", ""),
+                ", ".join(site.nodes),
+                outages.remedy(outage, site.name),
+            )
+        return answer(environ, start_response)
+
+    return told

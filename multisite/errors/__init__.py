@@ -181,6 +181,13 @@ class Expired(OutOfService):
     status = 410
 
 
+class Misdirected(OutOfService):
+    """The site runs on other machines than this one (RFC 9110 section 15.5.20)."""
+
+    id = "MS328"
+    status = 421
+
+
 class StillStarting(MultisiteError):
     """The site is not up yet, and a person looks at the page meanwhile, which tries again by itself."""
 

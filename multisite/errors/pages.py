@@ -46,6 +46,7 @@ TITLES: dict[int, tuple[str, str]] = {
     412: ("Changed", "The resource at this address is not the one that was expected."),
     413: ("Request too large", "The body of this request is too large for the site."),
     416: ("No such part", "The resource at this address has no such part."),
+    421: ("Wrong server", "Another server answers for this site. Please try again later."),
     429: ("Too many requests", "Too many sites have been started from your address. Please try again later."),
     431: ("Request too large", "The header fields of this request are too large for the site."),
     500: ("Site error", "This site has a problem. The details are in the server log."),

@@ -1,8 +1,10 @@
-"""Which enabled sites are out of service, and why: maintenance, a pause, or the end of their time.
+"""Which enabled sites are out of service, and why: maintenance, a pause, the end of their time,
+or because other machines run them.
 
 The first two stand in one document in the home, `FILE`, which the command line writes and everybody reads: workers and
 supervisor may run as other users than whoever switches a site, and it survives restarts of all of them, and of the
-machine. The last is in the site's file.
+machine. The
+others are in the site's file.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from typing import Any
 from multisite.config import times
 from multisite.config.model import Home, Site
 from multisite.config.values import duration
-from multisite.errors import Expired, InMaintenance, OutOfService, Paused, Problem
+from multisite.errors import Expired, InMaintenance, Misdirected, OutOfService, Paused, Problem
 
 FILE = "outages.json"
-MAINTENANCE, PAUSED, EXPIRED = "maintenance", "paused", "expired"
+MAINTENANCE, PAUSED, EXPIRED, ELSEWHERE = "maintenance", "paused", "expired", "elsewhere"
+LASTING = (EXPIRED, ELSEWHERE)  # nothing of the site is served, and its processes end
 HTML = "text/html; charset=utf-8"
 LONGEST_PAGE = 2**19  # characters
 NOTICED_WITHIN = 1.5  # seconds after which every worker knows
@@ -34,7 +37,7 @@ class Outage:
     """Why a site is out of service.
 
     Attributes:
-        kind: "maintenance", "paused" or "expired".
+        kind: "maintenance", "paused", "expired" or "elsewhere".
         since: Unix time.
         page: what visitors are shown in place of our page; "": nothing else.
         media_type: of that page.
@@ -50,6 +53,8 @@ class Outage:
         """What a request is answered with; in a pause, one that has waited for as long as it may."""
         if self.kind == PAUSED:
             return Paused("The site is paused")
+        if self.kind == ELSEWHERE:
+            return Misdirected("The site runs on other nodes")
         return Expired("The site has expired") if self.kind == EXPIRED else InMaintenance("The site is in maintenance")
 
 
@@ -85,10 +90,33 @@ def _renewal(name: str) -> str:
     return f"set a later date (multisite set {name} expires=…); a duration begins again with dissite and ensite"
 
 
+def is_elsewhere(site: Site, home: Home) -> bool:
+    """Tell whether only other machines run a site with `nodes`."""
+    from multisite.cluster import pins  # a process without such sites never loads it
+
+    return bool(pins.other_than(site, home))
+
+
+def pin_problems(site: Site, home: Home) -> list[Problem]:
+    """Return what is to be said of the `nodes` of a site."""
+    from multisite.cluster import pins
+
+    return pins.problems(site, home)
+
+
+def _changed_at(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:  # it has just gone
+        return 0.0
+
+
 def remedy(outage: Outage, name: str) -> str:
     """Return what ends an outage."""
     if outage.kind == EXPIRED:
         return _renewal(name)
+    if outage.kind == ELSEWHERE:
+        return "renew the rules of the front end (multisite create-rules), or add this node to nodes in the site's file"
     if outage.kind == PAUSED:
         return f"multisite resume {name} ends the pause"
     return f"multisite maintenance {name} off ends it"
@@ -98,7 +126,7 @@ class Outages:
     """The outages of one home, read again when the document is another one."""
 
     def __init__(self, home: Home) -> None:
-        self.path = os.path.join(home.path, FILE)
+        self.path, self.home = os.path.join(home.path, FILE), home
         self._stamp: tuple[int, ...] | None = None
         self._rows: dict[str, list[Outage]] = {}
 
@@ -118,6 +146,8 @@ class Outages:
         """Return why `site` is out of service, as `look` has last seen it; an instance shares its hosting site's."""
         if site.expires and time.time() >= (end := end_of(site)):
             return Outage(EXPIRED, end)
+        if site.nodes and is_elsewhere(site, self.home):
+            return Outage(ELSEWHERE, max(map(_changed_at, (site.file, self.home.file))))
         found = [*self._rows.get(site.name, ()), *self._rows.get(site.entry_name, ())]
         return min(found, key=lambda outage: outage.kind) if found else None  # maintenance is before paused
 
@@ -179,6 +209,7 @@ def of_home(home: Home) -> Outages:
     found = _known.get(home.path)
     if found is None:
         found = _known[home.path] = Outages(home)
+    found.home = home
     return found
 
 

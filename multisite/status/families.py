@@ -249,7 +249,7 @@ FAMILIES = (
     Family(
         "multisite_site_out_of_service",
         "gauge",
-        "1 while the site is out of service, with the reason: paused, maintenance or expired.",
+        "1 while the site is out of service, with the reason: paused, maintenance, expired or elsewhere.",
         _service,
         "reason",
         of="any site",

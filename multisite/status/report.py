@@ -327,6 +327,7 @@ def problems_of_site(
         *besides,
     ]
     expiring = outages.expiry_problem(site)
+    found += outages.pin_problems(site, home) if site.nodes else []
     return [*found, *htpasswd.problems(site), *([expiring] if expiring else [])]
 
 

@@ -282,6 +282,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self._tell_switched()
         self.let_in()
         self._warming.install(self.catalogue)
+        self._outages = outages.of_home(self.home)
         self.announcer.install(self.catalogue)  # withdraws sites before their sockets are closed
         for supervised in list(self.values()):
             self._context.loop.attempt(self._update, supervised)

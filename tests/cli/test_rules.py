@@ -243,3 +243,24 @@ def test_explain_says_which_node_a_host_has(home: TestHome) -> None:
     assert line in run(home, "explain", "shop.test").stdout
     (home.path / "moya.conf").write_text("[cluster]\nnodes = 10.0.0.1:8000, 10.0.0.2:8000\n")
     assert "Caddy" in json.loads(run(home, "--json", "explain", "shop.test").stdout)["nodes"]
+
+
+def test_a_site_that_no_rule_can_keep_on_its_nodes_is_named(home: TestHome) -> None:
+    """Its requests go to every node, as those of other sites do."""
+    with_nodes(home)
+    home.hello("shop", nodes="10.0.0.1:8000")
+    assert rules(home, "--nginx").stderr == ""
+    assert "omit --generic" in rules(home, "--nginx", "--generic").stderr
+    done = rules(home, "--nginx", "--nodes", "10.0.0.8:1,10.0.0.9:1")
+    assert "warning: shop: the site runs on 10.0.0.1:8000, but its requests go to every node" in done.stderr
+    assert "multisite.1" not in done.stdout
+    assert rules(home, "--nginx", "--upstream", "127.0.0.1:9").stderr == ""
+
+
+def test_explain_chooses_among_the_nodes_of_the_site(home: TestHome) -> None:
+    with_nodes(home, "node = 10.0.0.2:8000")
+    for node in ("10.0.0.1:8000", "10.0.0.2:8000"):
+        home.hello("shop", nodes=node)
+        told = json.loads(run(home, "--json", "explain", "shop.test").stdout)
+        assert set(told["nodes"].values()) == {node}
+        assert told["service"] == ("elsewhere" if node == "10.0.0.1:8000" else None)

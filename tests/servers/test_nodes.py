@@ -125,6 +125,40 @@ def test_the_rings_are_those_of_the_real_programs(kind: str, plain: HomeDir, ech
     assert {before[host] for host in before if before[host] != after[host]} == {"127.0.0.5"}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hosts_of_a_site_go_to_its_nodes_only(kind: str, tmp_path: Path, echo: int) -> None:
+    """Those of a pattern too, but not the hosts that another site has of it."""
+    home = HomeDir(tmp_path).create()
+    home.conf(CONF)
+    own = {"one": (5,), "some": (3, 4), "any": ()}
+    domains = {"one": "one.test", "some": "*.some.test", "any": "any.some.test"}
+    for name, numbers in own.items():
+        nodes = {"nodes": ", ".join(f"127.0.0.{number}:{echo}" for number in numbers)} if numbers else {}
+        home.site(name, APP, domains=domains[name], **nodes)
+    every = tuple(f"127.0.0.{number}:{echo}" for number in (2, 3, 4, 5))
+    fronting, some = Nodes(kind, home, every), Nodes(kind, home, every[1:3])
+    with fronting.started(echo, "--check") as front:
+        assert front.ask("one.test").text == "127.0.0.5"
+        hosts = [f"web{number}.some.test" for number in range(8)]
+        assert [front.ask(host).text for host in hosts] == [some.ring().choose(host).host for host in hosts]
+        for host in ("any.some.test", "unknown.test"):
+            assert front.ask(host).text == fronting.ring().choose(host).host
+
+
+def test_a_node_ends_a_site_that_moves_to_others_and_answers_421(tmp_path: Path) -> None:
+    home, here = HomeDir(tmp_path).create(), "192.0.2.1:8000"
+    home.conf(f"{CONF}[cluster]\nnodes = {here}, 192.0.2.2:8000\nnode = {here}\n")
+    home.site("own", APP, mode="spawned", nodes=here)
+    with gunicorn(home) as server:
+        assert server.ask("own.test").status == 200
+        home.site("own", APP, mode="spawned", nodes="192.0.2.2:8000")
+        eventually(lambda: server.ask("own.test").status == 421)
+        eventually(lambda: not home.processes(backends=True))
+        assert "MS328" in server.log() and "the site runs on 192.0.2.2:8000" in server.log()
+        home.site("own", APP, mode="spawned", nodes=f"{here}, 192.0.2.2:8000")
+        eventually(lambda: server.ask("own.test").status == 200)
+
+
 class Node:
     """A home and a server of it on an address of its own, that can end, die and start again."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multisite.config.domains import is_pattern, literal_suffix, suffixes
 from multisite.config.endpoint import Endpoint
@@ -94,6 +94,7 @@ class Block:
         log: stem of the access log's name.
         sent: what multisite may tell the front end to send.
         app_send: whether an application may name files, too.
+        nodes: the machines that run its sites; () for all.
         streams: whether some answers last, and each part of them has to arrive at once.
     """
 
@@ -110,6 +111,7 @@ class Block:
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
     streams: bool = False
+    nodes: tuple[Machine, ...] = ()
 
     @property
     def titles(self) -> list[str]:
@@ -173,6 +175,7 @@ class Front:
         nodes: machines that all serve these sites, instead of `upstream`; the host of a request decides which gets it.
         status_host: the host for whose /health each of them reports whether it is ready.
         bounded: most requests of a node at once, as a multiple of the mean; 0.0 for no limit.
+        group: which of the groups of machines `nodes` is; 0 is all of them.
     """
 
     title: str
@@ -197,6 +200,7 @@ class Front:
     nodes: tuple[Machine, ...] = ()
     status_host: str = ""
     bounded: float = 0.0
+    group: int = 0
 
     @property
     def name(self) -> str:
@@ -204,6 +208,21 @@ class Front:
         sites = [] if self.rest else sorted({name for block in self.blocks for _, name in block.sites})
         safe = ("".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name) for name in sites)
         return "-".join(["multisite", *safe])
+
+    @property
+    def upstream_name(self) -> str:
+        """The name of `nodes` in the rules: sites that are pinned to some of them have other ones than the rest."""
+        return f"{self.name}.{self.group}" if self.group else self.name
+
+    @property
+    def groups(self) -> list[Front]:
+        """This front once more for each group of machines to which sites are pinned, with these as its `nodes`."""
+        found = dict.fromkeys(block.nodes for block in self.blocks if block.nodes)
+        return [replace(self, nodes=nodes, group=number) for number, nodes in enumerate(found, 1)]
+
+    def of(self, block: Block) -> Front:
+        """Return this front with the machines that run the sites of `block` as its `nodes`."""
+        return next(group for group in self.groups if group.nodes == block.nodes) if block.nodes else self
 
     @property
     def claims(self) -> list[str]:

@@ -57,7 +57,7 @@ def render(front: Front) -> str:
     parts = [[comment(front.title) + "\n" + HEAD + ("\n" + DIRECT if front.folders else "")]]
     if _certificates_on_demand(front):
         parts.append(list(_ask(front)))
-    parts.append(list(_shared(front)))
+    parts += [list(_shared(each)) for each in (front, *front.groups)]
     parts += [list(_site(block, front)) for block in exact]
     if patterns or front.rest:
         parts.append(list(_others(patterns, front)))
@@ -156,6 +156,7 @@ def _inside(log: str, front: Front) -> Iterator[str]:
 
 
 def _routes(block: Block, front: Front) -> Iterator[str]:
+    front = front.of(block)
     yield from (comment(reason) for reason in [*block.left, *unsent(block.sent, "Caddy")])
     dispatcher = list(_handle("", [_proxy(_upstream(front), block, front)]))
     for number, rule in enumerate(block.static, 1):
@@ -230,12 +231,14 @@ def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
 
 
 def _proxy(to: str, block: Block, front: Front) -> str:
-    return f"import {front.name} {to} {block.timeout}s"
+    return f"import {front.upstream_name} {to} {block.timeout}s"
 
 
 def _shared(front: Front) -> Iterator[str]:
     """Yield the snippet that passes a request on, to an address and with a time limit."""
-    yield f"({front.name}) {{"
+    if front.group:
+        yield comment("Some sites run only on the nodes that their files list.")
+    yield f"({front.upstream_name}) {{"
     if front.nodes:
         yield from (f"    {line}" for line in _key())
     yield "    reverse_proxy {args.0} {"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from multisite.cli.frontends.blocks import (
     CHALLENGES,
@@ -45,6 +46,7 @@ MOST_WORDS = 40  # on one line; HAProxy takes 64
 def render(front: Front) -> str:
     """Return the configuration: a section with defaults of its own, and one proxy."""
     parts = [[comment(front.title) + "\n" + HEAD], list(_defaults(front)), list(_proxy(front))]
+    parts += [list(_pinned(group, front)) for group in front.groups]
     return "\n".join("".join(f"{line}\n" for line in part).rstrip("\n") + "\n" for part in parts)
 
 
@@ -92,11 +94,12 @@ def _proxy(front: Front) -> Iterator[str]:
     yield from _headers(front)
     yield comment("HAProxy waits for the first 16 KiB of a slow client, so that no process of the site has to.", "    ")
     yield "    option http-buffer-request"
-    yield from (comment(line, "    ") for line in CLOSED.splitlines())
-    yield "    option http-server-close"
-    yield "    http-reuse never"
+    yield from _closed()
     if front.nodes:
+        yield from _groups(front)
         yield from _nodes(front)
+        yield from _checks(front)
+        yield from _servers(front)
     else:
         yield f"    server multisite {_upstream(front)}"
 
@@ -109,20 +112,58 @@ def _nodes(front: Front) -> Iterator[str]:
         share = round(front.bounded * 100)
         yield from (comment(line, "    ") for line in BOUNDED.format(share=share).splitlines())
         yield f"    hash-balance-factor {share}"
+    yield from (comment(line, "    ") for line in REFUSED.splitlines())
+    yield "    retries 3"
+    yield "    retry-on conn-failure"
+    yield "    option redispatch 1"
+
+
+def _checks(front: Front) -> Iterator[str]:
     yield from (comment(line, "    ") for line in CHECKED.splitlines())
     yield "    option httpchk"
     yield f"    http-check send meth GET uri /health ver HTTP/1.1 hdr Host {quoted(front.status_host)}"
     yield "    http-check expect status 200"
     yield "    timeout check 5s"
     yield "    default-server check inter 1s fall 2 rise 1"
-    yield from (comment(line, "    ") for line in REFUSED.splitlines())
-    yield "    retries 3"
-    yield "    retry-on conn-failure"
-    yield "    option redispatch 1"
+
+
+def _servers(front: Front, checked: str = "") -> Iterator[str]:
+    """Yield the nodes; `checked` is the proxy that checks them, "" for this one."""
     finest, numbers = rings.finesse(front.nodes), rings.ids(front.nodes)
     for node in front.nodes:
         name = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in str(node)).strip("-")
-        yield f"    server {name} {node} id {numbers[node]} weight {node.weight * finest}"
+        tracked = f" track {checked}/{name}" if checked else ""
+        yield f"    server {name} {node} id {numbers[node]} weight {node.weight * finest}{tracked}"
+
+
+def _closed() -> Iterator[str]:
+    yield from (comment(line, "    ") for line in CLOSED.splitlines())
+    yield "    option http-server-close"
+    yield "    http-reuse never"
+
+
+def _groups(front: Front) -> Iterator[str]:
+    """Yield which hosts go to groups of nodes only: the last rule that fits counts, so the blocks come backwards."""
+    if not front.groups:
+        return
+    yield comment("Some sites run only on the nodes that their files list.", "    ")
+    pieces = [(of.upstream_name, list(blocks)) for of, blocks in groupby(front.blocks, front.of)]
+    patterned = [name != front.name and is_pattern(blocks[-1].domains[0]) for name, blocks in pieces]
+    for number, (name, blocks) in reversed(list(enumerate(pieces, 1))):
+        if name == front.name and not any(patterned[number:]):
+            continue  # no pattern could take its hosts
+        yield from _hosts(f"on_{number}", blocks)
+        yield f"    http-request set-var(txn.nodes) str({name}) if on_{number}"
+    for group in front.groups:
+        yield f"    use_backend {group.upstream_name} if {{ var(txn.nodes) -m str {group.upstream_name} }}"
+
+
+def _pinned(group: Front, front: Front) -> Iterator[str]:
+    yield f"backend {group.upstream_name} from {front.name}"
+    yield from _timeouts([block for block in front.blocks if block.nodes == group.nodes], front)
+    yield from _closed()
+    yield from _nodes(group)
+    yield from _servers(group, front.name)
 
 
 def _sites(front: Front) -> Iterator[str]:
@@ -133,7 +174,11 @@ def _sites(front: Front) -> Iterator[str]:
     if not front.rest:
         yield from _hosts("ours", front.blocks)
         yield "    http-request deny deny_status 404 unless ours"
-    exact = [block for block in front.blocks if not is_pattern(block.domains[0])]
+    yield from _timeouts(front.blocks, front)
+
+
+def _timeouts(blocks: Iterable[Block], front: Front) -> Iterator[str]:
+    exact = [block for block in blocks if not is_pattern(block.domains[0])]
     for timeout in sorted({block.timeout for block in exact} - {front.timeout}):
         yield from _hosts(f"within_{timeout}s", [block for block in exact if block.timeout == timeout])
         yield f"    http-request set-timeout server {timeout}s if within_{timeout}s"

@@ -53,6 +53,10 @@ NODES = """\
 # connection. No failure is remembered (max_fails=0), so a site whose answers fail moves no site.
 """
 
+PINNED = """\
+# Some sites run only on the nodes that their files list.
+"""
+
 AGAIN = """\
 The next node gets a request that could not be sent. If a node dies, the next one gets its requests, but no POST, PATCH
 or LOCK that was sent, and none after 12 seconds."""
@@ -82,7 +86,9 @@ def render(front: Front) -> str:
     if front.folders:
         parts.append(_guard(front))
     if front.nodes:
-        parts.append("".join(f"{line}\n" for line in _nodes(front)))
+        lines = [NODES.rstrip("\n"), *_nodes(front), *([PINNED.rstrip("\n")] if front.groups else [])]
+        lines += [line for group in front.groups for line in _nodes(group)]
+        parts.append("".join(f"{line}\n" for line in lines))
     for block in front.blocks:
         parts.append("".join(f"{line}\n" for line in _server(block, front, native)))
     if front.rest:
@@ -107,8 +113,7 @@ def quoted(text: str, after: str = "") -> str:
 
 
 def _nodes(front: Front) -> Iterator[str]:
-    yield NODES.rstrip("\n")
-    yield f"upstream {front.name} {{"
+    yield f"upstream {front.upstream_name} {{"
     yield "    hash $host consistent;"
     for node in front.nodes:
         yield f"    server {node}{f' weight={node.weight}' if node.weight > 1 else ''} max_fails=0;"
@@ -127,6 +132,7 @@ def _is_short(domain: str) -> bool:
 
 
 def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]:
+    front = front.of(block)
     yield from map(comment, block.titles)
     plain = list(_plain(front))
     named = [f"    server_name {' '.join(_name(domain, native) for domain in block.domains)};"]
@@ -348,7 +354,7 @@ def _dispatcher(front: Front) -> str:
     """Return the address of the dispatcher, ready for double quotes."""
     upstream, scheme = front.upstream, "" if front.upstream.protocol == "uwsgi" else "http://"
     if front.nodes:
-        return f"{scheme}{front.name}"
+        return f"{scheme}{front.upstream_name}"
     if upstream.path:
         if upstream.path.startswith("\0") or ":" in upstream.path:
             raise Unwritable("nginx cannot connect to an abstract socket, or to one with a colon in its path")

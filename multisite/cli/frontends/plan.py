@@ -14,11 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from multisite.cli.frontends.blocks import Block, Sent, Static, has_control
+from multisite.cluster import pins
 from multisite.config import values
 from multisite.config.domains import is_pattern
 from multisite.config.filerules import parse_sender
 from multisite.config.hosting import is_hosting
 from multisite.config.model import Site
+from multisite.config.nodes import Machine
 
 MARGIN = 5  # seconds that a front end waits longer, so that we can send the page with the reason
 WITHOUT_END = 86400  # seconds, for sites whose request_timeout is 0
@@ -37,6 +39,7 @@ class Sites:
         broken: names of the sites that answer with an error page.
         is_file: tells whether a path of [static] is a file.
         certificate: finds the certificate chain and the key for a domain.
+        nodes: the machines among which the rules distribute hosts.
         status: the domain of the status pages, whatever site claims it; "" for none.
     """
 
@@ -45,6 +48,7 @@ class Sites:
     broken: Collection[str] = ()
     is_file: Callable[[str], bool] = lambda path: False
     certificate: Callable[[str], tuple[str, str] | None] = lambda domain: None
+    nodes: tuple[Machine, ...] = ()
     status: str = ""
 
 
@@ -158,6 +162,7 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
         sites.certificate(first),
         sent(sites, (name for _, name, redirects in key if not redirects)),
         any(sites.sites[name].app_send for _, name, _ in key),
+        nodes=pins.common((sites.sites[name].nodes for _, name, _ in key), sites.nodes),
     )
 
 

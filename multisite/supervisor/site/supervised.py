@@ -11,7 +11,7 @@ from dataclasses import replace
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
 from multisite.runner import leaseguard
-from multisite.sites.outages import EXPIRED, NOTICED_WITHIN, Outage
+from multisite.sites.outages import LASTING, NOTICED_WITHIN, Outage
 from multisite.sites.sitedir import Stamp
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
@@ -53,8 +53,8 @@ class SupervisedSite(SiteParts):
     def heed(self, outage: Outage | None, wall: float) -> None:
         """Take note of why the site is out of service, if it is: nothing reaches its socket except through the workers.
 
-        Running processes keep running, unless their time is over. The socket stays open until every worker knows, so
-        that no worker finds it shut.
+        Running processes keep running, unless the site's time is over or other machines run it. The socket stays open
+        until every worker knows, so that no worker finds it shut.
 
         Args:
             outage: None: it is in service.
@@ -64,8 +64,8 @@ class SupervisedSite(SiteParts):
         if outage and wall - outage.since >= NOTICED_WITHIN:
             if not listener.is_shut:
                 listener.shut()
-                if outage.kind == EXPIRED:
-                    self.stop("expired", rest=True)
+                if outage.kind in LASTING:
+                    self.stop(outage.kind, rest=True)
         elif not outage and listener.is_shut:
             listener.is_shut = False
             if listener.is_open:
