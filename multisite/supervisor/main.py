@@ -127,8 +127,12 @@ class Supervisor(Handed):
         self._context = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
         self._events = Events(self._loop, lambda: self._sites.home)
         self._context.tell = self._events.tell
-        self._leases = self._context.leases = Leases(self._loop, lambda: self._sites.home, lambda: self._sites)
         self._sites = SupervisedSites(live, self._context)
+        self._load = LoadReport(live.home)
+        home, owners = live.home, lambda: self._sites.catalogue.owners
+        self._membership = Membership(home, self._loop, self._announced, owners, self._others_changed)
+        self._leases = Leases(self._loop, lambda: self._sites.home, lambda: self._sites, self._membership)
+        self._context.leases = self._leases
         counted = os.path.join(rundir.path, usage.FOLDER)
         self._promotion = self._context.examining = Promotion(self._sites, counted, self._loop.now)
         self._budget = SpawnBudget()
@@ -142,10 +146,6 @@ class Supervisor(Handed):
         self._subscriptions = Subscriptions(live.home, rundir, self._loop, state and state.get("subscriptions"))
         self._node_stats = NodeStats(self._loop, self._statistics)
         self._provisions = Provisions(self._loop, self._sites.claims, lambda: self._upgrade.is_due)
-        self._load = LoadReport(live.home)
-        self._membership = Membership(
-            live.home, self._loop, self._announced, lambda: self._sites.catalogue.owners, self._others_changed
-        )
         commands = Commands(
             self._context,
             self._sites,
@@ -265,7 +265,7 @@ class Supervisor(Handed):
 
     def _timeout(self) -> float:
         now = self._loop.now()
-        due = [self._look_at, self._subscriptions.next_look, *self._provisions.deadlines]
+        due = [self._look_at, self._subscriptions.next_look, self._leases.next_renewal, *self._provisions.deadlines]
         if self._servers:
             self._lonely_since = None
         elif self._lonely_since is not None:
@@ -430,11 +430,11 @@ class Supervisor(Handed):
                 self._loop.attempt(step)
         for supervised in sites:
             supervised.backends.kill()
-        for step in (self._events.close, self._membership.close):
-            self._loop.attempt(step)
         for step in (
-            orphans.all_children,
-            self._leases.close,
+            self._events.close,
+            lambda: orphans.all_children(self._membership.pids),
+            self._leases.close,  # once nothing runs any more
+            self._membership.close,
             self._sites.put_away,
             self._recover,
             self._servers.close,
@@ -442,6 +442,7 @@ class Supervisor(Handed):
             self._loop.attempt(step)
 
     def _tick_leaving(self) -> None:
+        self._loop.attempt(self._leases.tick, self._loop.now())
         connected = self._sites.connections()
         for supervised in self._sites.values():
             if supervised.pids:

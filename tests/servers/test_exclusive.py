@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import signal
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from multisite.cluster.relaying import sign
 from tests.cluster import programs
+from tests.supervisor.test_membership import agents
 
 from .cluster import KEY, Cluster, Node, cluster
 from .harness import PATIENCE, eventually
@@ -26,7 +29,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("pair")
     with programs.running("etcd", folder / "etcd") as engine:
         (folder / "users").write_text("ann:{SHA}" + b64encode(sha1(b"secret").digest()).decode() + "\n")
-        with cluster(folder / "nodes", "etcd://127.0.0.1:{}", engine.port, lease=60) as made:
+        with cluster(folder / "nodes", "etcd://127.0.0.1:{}", engine.port, lease=600) as made:
             yield made
 
 
@@ -134,6 +137,26 @@ def test_a_node_that_has_stopped_the_site_gives_its_lease_back(pair: Cluster) ->
     eventually(lambda: not here.is_holder)
     eventually(lambda: there.number() > before)
     assert [one.is_holder for one in pair.nodes].count(True) == 1
+    assert pair.overlaps() == []
+
+
+def test_a_killed_agent_costs_no_lease(pair: Cluster) -> None:
+    """Another process talks to the engine then, and renews it."""
+    here, _ = holder(pair)
+    before, supervisor = pair.runs()[-1], here.status()["supervisor"]["pid"]
+    former = agents(supervisor)
+    os.kill(former[0], signal.SIGKILL)
+    eventually(lambda: agents(supervisor) not in ([], former))
+    eventually(lambda: here.status()["registry"]["state"] == "connected")
+    assert (here.number(), pair.runs()[-1].pid) == (before.number, before.pid)
+
+
+def test_a_supervisor_that_exits_gives_its_leases_back(pair: Cluster) -> None:
+    """Nobody has to wait for their end."""
+    here, there = holder(pair)
+    before = here.number()
+    os.kill(here.status()["supervisor"]["pid"], signal.SIGTERM)
+    eventually(lambda: there.number() > before)
     assert pair.overlaps() == []
 
 

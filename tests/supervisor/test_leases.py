@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from multisite.cluster.registry import EngineAway
 from multisite.config.policies import Refused
 from multisite.config.read import make_site, read_home, read_site
 from multisite.runner import leaseguard
 from multisite.supervisor.process import launch
-from multisite.supervisor.site.leasekeeper import LeaseAnswer, LeaseKeeper, Terms
+from multisite.supervisor.site.leasekeeper import Done, LeaseAnswer, LeaseKeeper, Terms
 from multisite.supervisor.site.leases import Lease
-
-from .harness import wait_until
 
 CLUSTER = "[cluster]\nurl = etcd://127.0.0.1:1\nnodes = 127.0.0.1:8000\nkey_file = key\n"
 
@@ -48,49 +49,73 @@ def test_what_an_exclusive_site_needs(tmp_path: Path, conf: str, reason: str, re
 @pytest.mark.parametrize("ttl", [3.0, 15.0, 600.0])
 def test_a_process_ends_before_its_lease_does(ttl: float) -> None:
     """By a second at least, and by a tenth; what may warn it comes after the renewal that should prevent that."""
-    terms = Terms("", "", "", ttl)
+    terms = Terms("", "", ttl)
     assert terms.until(10**9) <= 10**9 + (ttl - max(1.0, ttl / 10)) * 1e9
     assert ttl / 3 < ttl - terms.margin - terms.warning
 
 
 class Engine:
-    """A registry in this process, whose leases end when a test says so."""
+    """A registry in this process: its leases end when a test says so, and it answers at once or when asked to."""
 
     def __init__(self) -> None:
         self.held: dict[str, tuple[str, int]] = {}
         self.number = 0
-        self.is_away = False
+        self.is_away = self.is_slow = False
+        self.waiting: list[Callable[[], None]] = []
 
-    def lease(self, key: str, owner: str, ttl: float) -> int | None:
-        if self.is_away:
-            raise EngineAway("it is away")
+    def lease(self, key: str, owner: str, ttl: float, done: Done) -> None:
+        self._do(lambda: self._lease(key, owner), done)
+
+    def _lease(self, key: str, owner: str) -> int | None:
         if key not in self.held:
             self.number += 1
             self.held[key] = owner, self.number
         has, number = self.held[key]
         return number if has == owner else None
 
-    def holder(self, key: str) -> tuple[str, int] | None:
-        return self.held.get(key)
+    def holder(self, key: str, done: Done) -> None:
+        self._do(partial(self.held.get, key), done)
 
     def release(self, key: str, owner: str, number: int) -> None:
-        if self.held.get(key) == (owner, number):
-            del self.held[key]
+        self._do(lambda: self.held.pop(key) if self.held.get(key) == (owner, number) else None, lambda *_answer: None)
+
+    def _do(self, find: Callable[[], object], done: Done) -> None:
+        def answer() -> None:
+            done(None, "it is away") if self.is_away else done(find(), "")
+
+        self.waiting.append(answer)
+        if not self.is_slow:
+            self.work()
+
+    def work(self) -> None:
+        while self.waiting:
+            self.waiting.pop(0)()
 
 
 class Asking:
-    """A node's thread, and what it has been answered."""
+    """A node that asks, and what it has been answered."""
 
     def __init__(self, engine: Engine, node: str) -> None:
         self.answers: list[LeaseAnswer] = []
-        terms = Terms("", node, f"{node} x", 3.0)
-        self.keeper = LeaseKeeper(terms, lambda: engine, self.answers.append)  # type: ignore[arg-type,return-value]
+        self.keeper = LeaseKeeper(Terms(node, f"{node} x", 3.0), engine, self.answers.append)
 
     def take(self) -> LeaseAnswer:
-        before = len(self.answers)
         self.keeper.take("a")
-        wait_until(lambda: len(self.answers) > before)
         return self.answers[-1]
+
+    def hold(self, lease: Lease) -> int:
+        """Take a lease whose renewal is due at once; returns until when it is valid."""
+        found = self.take()
+        lease.hold(found.number, found.until)
+        self.keeper.keep("a", found.number, lease.fence, is_new=False)
+        return found.until
+
+
+@pytest.fixture
+def lease() -> Iterator[Lease]:
+    made = Lease()
+    yield made
+    made.drop()
 
 
 def until(lease: Lease) -> int:
@@ -104,32 +129,58 @@ def test_one_node_gets_a_lease_and_the_others_learn_which() -> None:
     assert one.take().number == 1
     assert other.take().owner == "10.0.0.1:80"
     one.keeper.release("a", 1)
-    wait_until(lambda: not engine.held)
     assert other.take().number == 2
 
 
-def test_a_lease_that_was_free_for_a_while_is_lost() -> None:
+def test_a_lease_that_was_free_for_a_while_is_lost(lease: Lease) -> None:
     """Another node may have had it, even if this one gets it again."""
     engine = Engine()
-    asking, lease = Asking(engine, "10.0.0.1:80"), Lease()
-    lease.hold(1, asking.take().until)
+    asking = Asking(engine, "10.0.0.1:80")
+    asking.hold(lease)
     engine.held.clear()
-    asking.keeper.keep("a", 1, lease.fence, is_new=False)
-    wait_until(lambda: asking.answers[-1].is_lost)
-    wait_until(lambda: not engine.held)
-    lease.drop()
+    asking.keeper.tick(time.monotonic())
+    assert asking.answers[-1].is_lost
+    assert engine.held == {}
+    assert asking.keeper.next_renewal == math.inf
 
 
-def test_a_lease_is_extended_only_when_the_registry_has_answered() -> None:
+def test_a_lease_is_extended_only_when_the_registry_has_answered(lease: Lease) -> None:
     engine = Engine()
-    asking, lease = Asking(engine, "10.0.0.1:80"), Lease()
-    lease.hold(1, asking.take().until)
+    asking = Asking(engine, "10.0.0.1:80")
+    first = asking.hold(lease)
     engine.is_away = True
-    first = until(lease)
-    asking.keeper.keep("a", 1, lease.fence, is_new=False)
-    wait_until(lambda: asking.answers[-1].failure)
+    now = time.monotonic()
+    asking.keeper.tick(now)
+    assert asking.answers[-1].failure
     assert until(lease) == first
+    assert now < asking.keeper.next_renewal < math.inf
     engine.is_away = False
-    wait_until(lambda: until(lease) > first)
-    asking.keeper.close()
-    lease.drop()
+    asking.keeper.tick(asking.keeper.next_renewal)
+    assert until(lease) > first
+
+
+def test_a_lease_counts_from_before_the_question_however_late_the_answer(lease: Lease) -> None:
+    """Meanwhile the registry is not asked once more."""
+    engine = Engine()
+    asking = Asking(engine, "10.0.0.1:80")
+    first = asking.hold(lease)
+    engine.is_slow = True
+    asking.keeper.tick(time.monotonic())
+    asked = leaseguard.now()
+    for later in (10.0, 20.0):
+        asking.keeper.tick(time.monotonic() + later)
+    assert len(engine.waiting) == 1
+    engine.work()
+    assert first < until(lease) <= asking.keeper.terms.until(asked)
+
+
+def test_a_renewal_extends_nothing_that_has_been_given_back(lease: Lease) -> None:
+    engine = Engine()
+    asking = Asking(engine, "10.0.0.1:80")
+    first = asking.hold(lease)
+    engine.is_slow = True
+    asking.keeper.tick(time.monotonic())
+    asking.keeper.release("a", lease.number)
+    engine.work()
+    assert until(lease) == first
+    assert engine.held == {}

@@ -16,9 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from multisite.cluster import traefik
+from multisite.cluster.engines import open_registry
+from multisite.config.read import read_home
 from multisite.router import announcement
 from multisite.router.announcement import Announcement
 from multisite.router.published import Subscribed
+from multisite.supervisor.cluster.membership import NO_REGISTRY, Membership
+from multisite.supervisor.loop import Loop
 from tests.cluster import programs
 from tests.cluster.programs import Engine
 from tests.cluster.test_engines import written
@@ -170,8 +174,6 @@ def test_an_engine_that_is_away_or_empty_costs_no_request_and_no_machine(pair: P
 
 def announced(url: str) -> set[str]:
     """The machines that the engine itself knows."""
-    from multisite.cluster.engines import open_registry
-
     return set(open_registry(url).snapshot().entries.get("node", ()))
 
 
@@ -234,6 +236,45 @@ for _ in range(200):
 events = [event for event in events if event == "import" or event.startswith("socket")]
 print(json.dumps([events, sorted(name for name in sys.modules if "multisite.cluster" in name or "redis" in name)]))
 """
+
+
+@pytest.mark.parametrize("name", programs.ENGINES)
+def test_what_is_asked_first_and_last_is_done(tmp_path: Path, name: str) -> None:
+    """A question waits for the process that talks to the engine, and that process for its end until all is done."""
+    with programs.running(name, tmp_path / "engine") as engine:
+        (tmp_path / "moya.conf").write_text(conf(engine.url, FIRST, tmp_path))
+        home, loop = read_home(str(tmp_path)), Loop()
+        membership = Membership(home, loop, dict, dict, lambda _entries: None)
+        keys = [str(number) for number in range(20)]
+        numbers: dict[str, Any] = {}
+        for key in keys:
+            membership.lease(key, "one", 600.0, lambda number, error, key=key: numbers.update({key: number or error}))
+        assert numbers == {}
+
+        def are_answered() -> bool:
+            membership.tick(loop.now(), home)
+            loop.turn(0.1)
+            return numbers.keys() == {*keys}
+
+        try:
+            wait_until(are_answered)
+            for key in keys:
+                membership.release(key, "one", numbers[key])
+        finally:
+            membership.close()
+            loop.close()
+        registry = open_registry(engine.url)
+        assert [registry.holder(key) for key in keys] == [None] * len(keys)
+
+
+def test_who_asks_where_nobody_can_answer_learns_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / "moya.conf").write_text("")
+    loop = Loop()
+    membership = Membership(read_home(str(tmp_path)), loop, dict, dict, lambda _entries: None)
+    answers: list[tuple[object, str]] = []
+    membership.holder("a", lambda *answer: answers.append(answer))
+    loop.close()
+    assert answers == [(None, NO_REGISTRY)]
 
 
 def test_requests_ask_nobody(tmp_path: Path) -> None:

@@ -108,17 +108,26 @@ class AgentProcess:
             self._socket.close()
 
     def leave(self, within: float) -> None:
-        """Let it withdraw what it announced, and end; wait so many seconds for that."""
+        """Let it do what it was asked for, withdraw what it announced, and end; wait so many seconds for that."""
         self.write({"leave": True})
-        self.close()
         if not within:
+            self.close()
             self._process.returncode = 0  # the supervisor waits for all its children
             return
         try:
+            self._send_rest(within)
             self._process.wait(within)
-        except subprocess.TimeoutExpired:
+        except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        finally:
+            self.close()  # not earlier: it would end at the first answer that it cannot give
+
+    def _send_rest(self, within: float) -> None:
+        """Raises OSError: it does not read."""
+        if self.is_open:
+            self._socket.settimeout(within)
+            self._socket.sendall(self._to_send)
 
     def ended(self, status: int) -> None:
         """It has ended, and has been waited for."""

@@ -29,7 +29,8 @@ LOOK_EVERY = 1.0  # seconds between two looks at what there is to announce
 START_EVERY = 5.0  # seconds between two starts of the process that talks to the engine
 REFUSED_FOR = 60.0  # seconds after which a library may have been installed
 STORE_EVERY = 5.0
-LEAVE_WITHIN = 2.0
+LEAVE_WITHIN = 5.0  # seconds to give leases back and to withdraw the node
+ENDED = "the process that talks to the engine has ended"
 NO_REGISTRY = "moya.conf names no [cluster] url"
 
 Done = Callable[[Any, str], None]  # the result, and why there is none
@@ -54,7 +55,7 @@ class Membership(Handed):
 
     KEPT = kept("state reason since _begun _entries _version")
     ANEW = (
-        *("node", "_loop", "_home", "_figures", "_claims", "_changed", "_agent", "_asked", "_questions"),
+        *("node", "_loop", "_home", "_figures", "_claims", "_changed", "_agent", "_asked", "_unsent", "_questions"),
         *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map"),
     )
 
@@ -68,12 +69,14 @@ class Membership(Handed):
     ) -> None:
         self._loop, self._figures, self._claims, self._changed = loop, figures, claims, changed
         self._home: Home | None = None
-        self.node = self.state = self.reason = ""
+        self.node = self.reason = ""
+        self.state = "connecting" if home.cluster.url else ""
         self.since = self._begun = round(time.time(), 3)
         self._entries: dict[str, dict[str, str]] = {}
         self._version: list[Any] | None = None
         self._agent: AgentProcess | None = None
         self._asked: dict[int, Done] = {}
+        self._unsent: list[Message] = []  # questions from before its start
         self._questions = 0
         self._look_at = self._start_at = self._store_at = 0.0
         self._said: dict[str, dict[str, str]] = {}
@@ -122,6 +125,7 @@ class Membership(Handed):
             self._changed(self.entries())
         if not home.cluster.url:
             self.state = self.reason = ""
+            self._agent_is_gone(NO_REGISTRY)
         elif not self.state or former or self.state == "refused":
             self._become("connecting", "")
 
@@ -136,10 +140,17 @@ class Membership(Handed):
     def _start(self, home: Home) -> None:
         first = {"url": home.cluster.url, "version": self._version, "entries": self._entries}
         self._said, self._map = {}, None
+        if self._agent:  # it has closed its socket, and will end
+            self._agent_is_gone(ENDED)
         try:
             self._agent = AgentProcess(first, self._loop, self._heard)
         except OSError as error:
             _log.error("MS745 [cluster]: cannot start the process that talks to the engine: %s", error.strerror)
+            return self._agent_is_gone(f"the process that talks to it cannot be started: {error.strerror}")
+        unsent, self._unsent = self._unsent, []
+        for question in unsent:
+            self._agent.write(question)
+        return None
 
     def _announce(self) -> None:
         if not (self._agent and self._agent.is_open and self._home):
@@ -202,7 +213,7 @@ class Membership(Handed):
         if state != before:
             self.since = round(time.time(), 3)
 
-    # What others want
+    # What others want: whoever asks before the process has started gets the answer later
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """Return what is known: kind → node → what that node announced."""
@@ -221,11 +232,16 @@ class Membership(Handed):
         self._ask({"do": "holder", "key": key}, done)
 
     def _ask(self, question: Message, done: Done) -> None:
-        if not (self._agent and self._agent.is_open):
-            return done(None, self.reason or ("the registry is not reached yet" if self.node else NO_REGISTRY))
+        is_open = self._agent and self._agent.is_open
+        if not is_open and self.state in ("", "away", "refused"):
+            return done(None, self.reason or NO_REGISTRY)
         self._questions += 1
         self._asked[self._questions] = done
-        self._agent.write({"ask": self._questions, **question})
+        message = {"ask": self._questions, **question}
+        if self._agent and is_open:
+            self._agent.write(message)
+        else:
+            self._unsent.append(message)
         return None
 
     def describe(self) -> dict[str, Any]:
@@ -242,13 +258,13 @@ class Membership(Handed):
         if not self._agent or pid != self._agent.pid:
             return False
         self._agent.ended(status)
-        self._agent_is_gone("the process that talks to the engine has ended")
+        self._agent_is_gone(ENDED)
         if self.state == "connected":
             self._become("connecting", "")
         return True
 
     def _agent_is_gone(self, reason: str) -> None:
-        asked, self._asked, self._agent = self._asked, {}, None
+        asked, self._asked, self._unsent, self._agent = self._asked, {}, [], None
         for done in asked.values():
             done(None, reason)
 
@@ -257,8 +273,13 @@ class Membership(Handed):
         if StateFile(home, "cluster", guides_us=True).store(document):
             self._stored = self._lasting
 
+    @property
+    def pids(self) -> set[int]:
+        """The process that talks to the engine, if there is one."""
+        return {self._agent.pid} if self._agent else set()
+
     def close(self) -> None:
-        """Withdraw this machine: the supervisor exits."""
+        """Withdraw this machine, after all that has been asked for: the supervisor exits."""
         if self._agent and self._home:
             self._store(self._home)
             self._agent.leave(LEAVE_WITHIN)

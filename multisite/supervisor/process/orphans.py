@@ -80,11 +80,11 @@ def _kill_marked(pid: int, beginning: str) -> bool:
         os.close(descriptor)
 
 
-def all_children() -> None:
+def all_children(but: Collection[int] = ()) -> None:
     """Kill every child that we have, repeatedly, for a bounded time: the children of dead ones become ours."""
     deadline = time.monotonic() + PATIENCE
-    while kernel.child_pids() and time.monotonic() < deadline:
-        for pid in kernel.child_pids():
+    while (left := set(kernel.child_pids()).difference(but)) and time.monotonic() < deadline:
+        for pid in left:
             _kill(pid)
         for pid in kernel.ended_children():
             kernel.reap(pid)

@@ -1,35 +1,50 @@
-"""The thread that asks the registry for leases, renews them and gives them back; the loop never waits for it.
+"""What asks the registry for leases, renews them and gives them back; nothing here waits for an answer.
 
-A lease is renewed at a third of its time. The thread writes until when it is valid into the site's fence: a small file
-that the guard of each of its processes has mapped (`multisite.runner.leaseguard`). That moment is counted from before
-the call and is earlier than the registry's own by a margin, so the processes have ended before anybody else can have
-the lease, even if this program is frozen.
+A lease is renewed at a third of its time. Until when it is valid is written into the site's fence: a small file that
+the guard of each of its processes has mapped (`multisite.runner.leaseguard`). That moment is counted from before the
+question was handed over, and is earlier than the registry's own by a margin. However long question and answer take, the
+registry counts from a later moment; so the processes have ended before anybody else can have the lease, even if this
+program is frozen.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import math
 import mmap
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol
 
 from multisite.cluster import nodes
-from multisite.cluster.registry import EngineAway, Registry
 from multisite.config.model import Home
 from multisite.runner import leaseguard
 
 RENEWED = 3  # times within the life of a lease
 AGAIN = 1.0  # seconds before the next attempt where the registry has not answered
-LAST = 5.0  # seconds to give all leases back when the supervisor exits
 LEAST_MARGIN = 1.0  # seconds
 
-_log = logging.getLogger("multisite.supervisor")
+Done = Callable[[Any, str], None]  # the result, and why there is none
+
+
+class Lessor(Protocol):
+    """The registry, asked without waiting (`multisite.supervisor.cluster.membership`).
+
+    `done` is called once, with the result or with the reason why there is none: later, or at once where nobody can be
+    asked. Questions are asked in their order.
+    """
+
+    def lease(self, key: str, owner: str, ttl: float, done: Done) -> None:
+        """Take a lease or renew it; the result is its number, or None while another has it."""
+
+    def release(self, key: str, owner: str, number: int) -> None:
+        """Give a lease back."""
+
+    def holder(self, key: str, done: Done) -> None:
+        """Ask who has a lease; the result is the owner and the number, or None."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +52,11 @@ class Terms:
     """What leases are asked for with.
 
     Attributes:
-        url: of the registry.
         node: address of this node.
         owner: the same, and what distinguishes this home on this machine from any other that claims the address.
         ttl: seconds after which the registry gives the lease to another.
     """
 
-    url: str
     node: str
     owner: str
     ttl: float
@@ -56,7 +69,7 @@ class Terms:
             UnknownNode: it is not known which node this is.
         """
         node = str(nodes.own(home))
-        return cls(home.cluster.url, node, f"{node} {_boot()} {os.path.realpath(home.path)}", home.cluster.lease)
+        return cls(node, f"{node} {_boot()} {os.path.realpath(home.path)}", home.cluster.lease)
 
     @property
     def margin(self) -> float:
@@ -101,10 +114,15 @@ class LeaseAnswer:
 
 
 class _Held:
-    """A lease that the thread renews."""
+    """A lease that is renewed.
+
+    Attributes:
+        renew_at: monotonic seconds.
+        is_asked_for: the registry has not answered yet, so it is not asked once more.
+    """
 
     def __init__(self, number: int, fence: int, renew_at: float) -> None:
-        self.number, self.renew_at = number, renew_at
+        self.number, self.renew_at, self.is_asked_for = number, renew_at, False
         self._cells = memoryview(mmap.mmap(fence, leaseguard.SIZE)).cast("q")
 
     def extend(self, until: int) -> None:
@@ -112,134 +130,91 @@ class _Held:
 
 
 class LeaseKeeper:
-    """The thread that asks for leases, renews them and gives them back.
+    """Asks for leases, renews them and gives them back.
 
     Args:
         terms: with which it asks.
-        opened: returns the registry; called in the thread.
-        tell: takes each answer; called in the thread.
+        lessor: is asked.
+        tell: takes each answer.
     """
 
-    def __init__(self, terms: Terms, opened: Callable[[], Registry], tell: Callable[[LeaseAnswer], None]) -> None:
+    def __init__(self, terms: Terms, lessor: Lessor, tell: Callable[[LeaseAnswer], None]) -> None:
         self.terms = terms
-        self._opened, self._tell = opened, tell
-        self._registry: Registry | None = None
-        self._changed = threading.Condition()
-        self._jobs: deque[Callable[[Registry], None]] = deque()
+        self._lessor, self._tell = lessor, tell
         self._held: dict[str, _Held] = {}
-        self._ends = False
-        self._thread = threading.Thread(target=self._run, name="multisite-leases", daemon=True)
-        self._thread.start()
+
+    @property
+    def next_renewal(self) -> float:
+        """When the next lease has to be renewed, in monotonic seconds."""
+        return min((held.renew_at for held in self._held.values() if not held.is_asked_for), default=math.inf)
 
     def take(self, key: str) -> None:
         """Ask for a lease; the answer says who has it."""
-        self._do(partial(self._take, key))
+        self._ask(key, partial(self._taken, key, leaseguard.now()))
 
     def keep(self, key: str, number: int, fence: int, *, is_new: bool) -> None:
         """Renew a lease from now on, in this file."""
         pause = self.terms.ttl / RENEWED if is_new else 0.0
-        held = _Held(number, fence, time.monotonic() + pause)
-        with self._changed:
-            self._held[key] = held
-            self._changed.notify()
+        self._held[key] = _Held(number, fence, time.monotonic() + pause)
 
     def release(self, key: str, number: int) -> None:
         """Give a lease back: nothing of the site runs any more."""
-        with self._changed:
-            held = self._held.get(key)
-            if held and held.number == number:
-                del self._held[key]
-        self._do(partial(self._release, key, number))
+        held = self._held.get(key)
+        if held and held.number == number:
+            del self._held[key]
+        self._lessor.release(_named(key), self.terms.owner, number)  # one that is not given back ends by itself
 
-    def close(self) -> None:
-        """Do what is left to be done, for a while, and end."""
-        with self._changed:
-            self._ends = True
-            self._held.clear()
-            self._changed.notify()
-        self._thread.join(LAST)
+    def tick(self, now: float) -> None:
+        """Renew what is due."""
+        for key, held in list(self._held.items()):
+            if held.renew_at <= now and not held.is_asked_for:
+                held.renew_at, held.is_asked_for = now + self.terms.ttl / RENEWED, True
+                self._ask(key, partial(self._renewed, key, held, leaseguard.now()))
 
-    def _do(self, job: Callable[[Registry], None]) -> None:
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify()
+    def _ask(self, key: str, done: Done) -> None:
+        self._lessor.lease(_named(key), self.terms.owner, self.terms.ttl, done)
 
-    # In the thread
+    # Answers
 
-    def _run(self) -> None:
-        while True:
-            job = self._next()
-            if job is None:
-                return
-            with contextlib.suppress(EngineAway):  # a lease that cannot be given back ends by itself
-                try:
-                    self._registry = self._registry or self._opened()
-                    job(self._registry)
-                except EngineAway:
-                    raise
-                except Exception as error:  # a thread that ends would end all exclusive sites
-                    _log.exception("MS568 cannot ask the registry: %s", error)
-                    self._registry = None
-                    time.sleep(AGAIN)
+    def _taken(self, key: str, sent: int, number: int | None, error: str) -> None:
+        if error:
+            self._tell(LeaseAnswer(key, failure=_unanswered(error)))
+        elif number:
+            self._tell(LeaseAnswer(key, number, self.terms.until(sent)))
+        else:
+            self._lessor.holder(_named(key), partial(self._found, key))
 
-    def _next(self) -> Callable[[Registry], None] | None:
-        """Wait for the next thing to do; what is due to be renewed comes first."""
-        with self._changed:
-            while True:
-                now = time.monotonic()
-                due = min(self._held.items(), key=lambda item: item[1].renew_at, default=None)
-                if due and due[1].renew_at <= now:
-                    return partial(self._renew, *due)
-                if self._jobs:
-                    return self._jobs.popleft()
-                if self._ends:
-                    return None
-                self._changed.wait(due[1].renew_at - now if due else None)
-
-    def _take(self, key: str, registry: Registry) -> None:
-        sent, terms = leaseguard.now(), self.terms
-        try:
-            number = registry.lease(_named(key), terms.owner, terms.ttl)
-            if number:
-                self._tell(LeaseAnswer(key, number, terms.until(sent)))
-                return
-            holder = registry.holder(_named(key))
-        except EngineAway as error:
-            self._tell(LeaseAnswer(key, failure=f"the registry does not answer: {error}"))
-            return
+    def _found(self, key: str, holder: tuple[str, int] | None, error: str) -> None:
         address = holder[0].partition(" ")[0] if holder else ""
-        if not holder:
+        if error:
+            self._tell(LeaseAnswer(key, failure=_unanswered(error)))
+        elif not holder:
             self._tell(LeaseAnswer(key, failure="it is passing from one node to another"))
-        elif address == terms.node:
+        elif address == self.terms.node:
             self._tell(LeaseAnswer(key, failure=f"another process that calls itself the node {address} has its lease"))
         else:
             self._tell(LeaseAnswer(key, owner=address))
 
-    def _release(self, key: str, number: int, registry: Registry) -> None:
-        try:
-            registry.release(_named(key), self.terms.owner, number)
-        except EngineAway:  # perhaps only the connection was gone, after a while without use
-            registry.release(_named(key), self.terms.owner, number)
-
-    def _renew(self, key: str, held: _Held, registry: Registry) -> None:
-        sent, terms = leaseguard.now(), self.terms
-        held.renew_at = time.monotonic() + terms.ttl / RENEWED
-        try:
-            number = registry.lease(_named(key), terms.owner, terms.ttl)
-        except EngineAway as error:
+    def _renewed(self, key: str, held: _Held, sent: int, number: int | None, error: str) -> None:
+        if self._held.get(key) is not held:
+            return  # it has been given back since
+        held.is_asked_for = False
+        if error:
             held.renew_at = time.monotonic() + AGAIN
-            self._tell(LeaseAnswer(key, held.number, failure=f"the registry does not answer: {error}"))
-            return
-        if number == held.number:
-            held.extend(terms.until(sent))
-            self._tell(LeaseAnswer(key, number, terms.until(sent)))
-            return
-        with self._changed:
-            self._held.pop(key, None)
-        if number:  # it was free for a while, in which another may have had it
-            registry.release(_named(key), terms.owner, number)
-        self._tell(LeaseAnswer(key, held.number, is_lost=True))
+            self._tell(LeaseAnswer(key, held.number, failure=_unanswered(error)))
+        elif number == held.number:
+            held.extend(self.terms.until(sent))
+            self._tell(LeaseAnswer(key, held.number, self.terms.until(sent)))
+        else:
+            del self._held[key]
+            if number:  # it was free for a while, in which another may have had it
+                self._lessor.release(_named(key), self.terms.owner, number)
+            self._tell(LeaseAnswer(key, held.number, is_lost=True))
 
 
 def _named(key: str) -> str:
     return f"site/{key}"
+
+
+def _unanswered(error: str) -> str:
+    return f"the registry does not answer: {error}"

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from multisite.cluster import nodes
-from multisite.cluster.engines import open_registry
-from multisite.cluster.registry import EngineAway, Registry
 from multisite.config.model import Home, Site
 from multisite.runner import leaseguard
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import DESCRIPTOR, Handed, kept
 from multisite.supervisor.site.failures import Unavailable
-from multisite.supervisor.site.leasekeeper import AGAIN, RENEWED, LeaseAnswer, LeaseKeeper, Terms
+from multisite.supervisor.site.leasekeeper import AGAIN, RENEWED, LeaseAnswer, LeaseKeeper, Lessor, Terms
 
 LINGER = 2.0  # seconds for which a lease is kept although nothing of the site runs
 FRESH = 1.0  # seconds for which it is taken as known who has a lease
@@ -124,19 +121,20 @@ class Leased(Protocol):
 
 
 class Leases:
-    """The leases of all sites of a home; the thread is started for the first one.
+    """The leases of all sites of a home.
 
     Args:
-        loop: is woken by answers.
+        loop: an answer that cannot be handled costs its own site only.
         home: returns the home as it is now.
         sites: returns the supervised sites, by name.
+        lessor: is asked for leases.
     """
 
-    def __init__(self, loop: Loop, home: Callable[[], Home], sites: Callable[[], Mapping[str, Leased]]) -> None:
-        self._loop, self._home, self._sites = loop, home, sites
+    def __init__(
+        self, loop: Loop, home: Callable[[], Home], sites: Callable[[], Mapping[str, Leased]], lessor: Lessor
+    ) -> None:
+        self._loop, self._home, self._sites, self._lessor = loop, home, sites, lessor
         self._keeper: LeaseKeeper | None = None
-        self._outcomes: deque[LeaseAnswer] = deque()
-        self._wake = self._waker = -1
         self._away = ""
 
     @property
@@ -154,8 +152,13 @@ class Leases:
         """Seconds that a process has to end by itself when its lease ends."""
         return self._keeper.terms.warning if self._keeper else 0.0
 
+    @property
+    def next_renewal(self) -> float:
+        """When the next lease has to be renewed, in monotonic seconds."""
+        return self._keeper.next_renewal if self._keeper else math.inf
+
     def _open(self) -> LeaseKeeper:
-        """Return the thread; moya.conf may name another registry while no lease is ours.
+        """Return what asks; other terms in moya.conf count once no lease is ours or asked for.
 
         Raises:
             Unavailable: it is not known which node this is.
@@ -164,17 +167,9 @@ class Leases:
             terms = Terms.of(self._home())
         except nodes.UnknownNode as error:
             raise Unavailable(f"[cluster] {error}; {error.remedy}", AGAIN) from None
-        if self._keeper and (self._keeper.terms == terms or self._held()):
-            return self._keeper
-        if self._keeper:
-            self._keeper.close()
-        if self._wake < 0:
-            descriptors.claim(2)
-            self._wake, self._waker = os.pipe()
-            for end in (self._wake, self._waker):
-                os.set_blocking(end, False)
-            self._loop.watch(self._wake, self._heed)
-        self._keeper = LeaseKeeper(terms, lambda: _opened(terms.url), self._take_outcome)
+        is_needed = any(one.lease.number or one.lease.is_asked_for for one in self._sites().values())
+        if not self._keeper or (self._keeper.terms != terms and not is_needed):
+            self._keeper = LeaseKeeper(terms, self._lessor, self._take_outcome)
         return self._keeper
 
     def _held(self) -> list[Leased]:
@@ -213,8 +208,9 @@ class Leases:
             Unavailable: it is not known which node this is.
         """
         if not supervised.lease.is_asked_for:
-            self._open().take(supervised.site.name)
-            supervised.lease.is_asked_for = True
+            keeper = self._open()
+            supervised.lease.is_asked_for = True  # first, because an answer may come at once
+            keeper.take(supervised.site.name)
 
     def want_soon(self, supervised: Leased) -> None:
         """Ask for the lease of a site that has to run without a request, unless another node had it a moment ago."""
@@ -223,24 +219,15 @@ class Leases:
         if self._loop.now() - lease.known_at >= pause:
             self.want(supervised)
 
-    # From the thread
+    # Answers
 
     def _take_outcome(self, outcome: LeaseAnswer) -> None:
-        self._outcomes.append(outcome)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._waker, b"1")
-
-    def _heed(self, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake, 4096)
-        while self._outcomes:
-            outcome = self._outcomes.popleft()
-            self._tell(outcome)
-            supervised = self._sites().get(outcome.key)
-            if supervised:
-                self._loop.attempt(self._take, supervised, outcome)
-            elif outcome.number and not outcome.is_lost and self._keeper:
-                self._keeper.release(outcome.key, outcome.number)
+        self._tell(outcome)
+        supervised = self._sites().get(outcome.key)
+        if supervised:
+            self._loop.attempt(self._take, supervised, outcome)
+        elif outcome.number and not outcome.is_lost and self._keeper:
+            self._keeper.release(outcome.key, outcome.number)
 
     def _tell(self, outcome: LeaseAnswer) -> None:
         """Log that the registry is away, and that it is back, once each."""
@@ -282,9 +269,10 @@ class Leases:
             caller.send(_answer(supervised, outcome))
 
     def tick(self, now: float) -> None:
-        """Give back the leases of sites of which nothing has run for a while."""
+        """Renew leases, and give back those of sites of which nothing has run for a while."""
         if not self._keeper:
             return
+        self._keeper.tick(now)
         for supervised in self._held():
             lease = supervised.lease
             if supervised.needs_lease:
@@ -303,18 +291,8 @@ class Leases:
 
     def close(self) -> None:
         """Give all leases back: nothing runs any more."""
-        if self._keeper:
-            for supervised in self._held():
-                self._give_back(supervised)
-            self._keeper.close()
-
-
-def _opened(url: str) -> Registry:
-    """Raises EngineAway: the URL is wrong, or a library is missing."""
-    try:
-        return open_registry(url)
-    except ValueError as error:
-        raise EngineAway(f"[cluster] url: {error}") from None
+        for supervised in self._held() if self._keeper else ():
+            self._give_back(supervised)
 
 
 def _reason(outcome: LeaseAnswer) -> str:
