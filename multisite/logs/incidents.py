@@ -31,6 +31,7 @@ LARGEST = 128 << 10  # bytes of a file; there are two of a site
 MOST_FILES = 1000
 SAME_WITHIN = 1.0  # seconds within which the same failure is the same incident
 BURST = 20  # different failures of a site at one time; one more each second
+MOST_TOLD = 20  # incidents that a site's processes may tell in a second
 MOST_KNOWN = 1000  # sites, and incidents, that a process remembers
 LONGEST_TEXT = 1000  # characters of a cause, a remedy or a path
 LONGEST_TRACEBACK = 6000  # characters of JSON; the end is kept
@@ -85,6 +86,7 @@ class Incidents:
         self._recent: dict[str, _Recent] = {}
         self._known: dict[str, str] = {}  # the site of each incident that has its request, or gets none
         self._open: dict[str, str] = {}  # the site of each incident whose request is not known
+        self._told: dict[str, tuple[int, int]] = {}  # the last second in which a site told some, and how many
         self._shown_at: dict[str, float] = {}  # the monotonic second of the last line about a request, by site
 
     def named(self, site: str, what: object) -> str:
@@ -105,6 +107,15 @@ class Incidents:
                 return
             _remember(self._known if has_request else self._open, incident, site, MOST_KNOWN)
         self._write(site, {"incident": incident, **facts})
+
+    def admits(self, site: str) -> bool:
+        """Tell whether a site's processes may tell one more."""
+        with self.lock:
+            now = int(time.monotonic())
+            second, count = self._told.get(site, (now, 0))
+            count = count + 1 if second == now else 1
+            _remember(self._told, site, (now, count), MOST_KNOWN)
+            return count <= MOST_TOLD
 
     def shown(self, incident: str, site: str, request: dict[str, str]) -> None:
         """Write down to which request the page of an incident was shown, the first time."""
@@ -193,6 +204,27 @@ def keep(
             "output": _last_of(list(output)),
         }
         _current.keep(incident, site, facts)
+
+
+def told(site: str, text: str) -> None:
+    """Write down what a process says that its application raised (`runner.report`); a site can report anything.
+
+    Args:
+        text: JSON: the id, method, host and path of the request, the exception in a line, and the traceback.
+    """
+    if not _current:
+        return
+    with contextlib.suppress(Exception):
+        incident, method, host, path, cause, trace = map(str, json.loads(text))
+        if is_incident(incident) and _current.admits(site):
+            request = {"REQUEST_METHOD": method, "HTTP_HOST": host, "PATH_INFO": path}
+            facts = {
+                "cause": f"the application failed: {cause}"[:LONGEST_TEXT],
+                "remedy": f"multisite logs {site} shows what the site printed",
+                "request": request_of(request),
+                "traceback": _last_of(trace.splitlines()),
+            }
+            _current.keep(incident, site, facts)
 
 
 def shown(incident: str, environ: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ _OURS = _HOP_BY_HOP | {"date", "server"}
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _JOIN_BELOW = 65536  # copying so much is cheaper than a system call
-PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
+PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1>{1}</body></html>\n"
 _lower_names: dict[str, str] = {}
 _date = (0, "")  # the second, and how it is written
 BLOCK = 8192
@@ -121,9 +121,9 @@ class WsgiAnswer:
             self.begun_at = self.begun_at or monotonic_ns()
         self._end(b"")
 
-    def refuse(self, status: str) -> None:
+    def refuse(self, status: str, incident: str = "") -> None:
         """An answer of our own, in place of the app's."""
-        page = PAGE.format(status[4:]).encode()
+        page = PAGE.format(status[4:], incident and f"<p><small>Incident {incident}</small></p>").encode()
         ours = f"{self._version} {status}\r\n{self._ours}"
         head = f"{ours}Content-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n"
         self.status = int(status[:3])

@@ -106,6 +106,12 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
         """Report a request whose answer began `took` nanoseconds after it."""
         self._notifier.slow(request.method, request.uri or "", status, took)
 
+    def tell_raised(self, error: Exception, scope: dict[str, Any]) -> str:
+        """Report an exception of the app; return the incident."""
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+        path = scope["path"].encode("utf-8", "replace").decode("latin-1")
+        return self._notifier.raised(error, scope["method"], host, path)
+
     def _stop(self) -> None:
         self._alive = False
         if self._stopped is not None:

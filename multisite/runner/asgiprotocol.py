@@ -80,7 +80,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._failed = self._quiet = False
         self._is_relayed = start.startswith(FIRST)
         self._status = self._received = self._sent = self._taken_at = self._begun_at = 0
-        self._asked_at = 0.0
+        self._asked_at, self.incident = 0.0, ""
         self._hangup: select.epoll | None = None
         self._unanswered: set[asyncio.Task[Any]] = set()  # calls of the application that have not finished
 
@@ -267,7 +267,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             complete.add_done_callback(lambda _: self._unanswered.discard(task))
         self.worker.nr_conns += 1  # what the worker waits for at its end; the connection may end before
         began = self._taken_at = self._board.begin(self._quiet, self._is_relayed)
-        self._failed, self._status, self._sent, self._begun_at = False, 0, 0, 0
+        self._failed, self._status, self._sent, self._begun_at, self.incident = False, 0, 0, 0, ""
         place = -1 if self._is_relayed else self._board.enter(began, request.method, request.uri or "")
         try:
             return await handling
@@ -297,6 +297,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     def _send_error_response(self, status: int, message: str, *args: Any, **kwargs: Any) -> None:
         self._failed = status >= 500 and not self._closed
         self._status = 0 if self._closed else status
+        message += f"\nIncident {self.incident}\n" if status == 500 and self.incident else ""
         self._sent = len(message.encode())
         super()._send_error_response(status, message, *args, **kwargs)
 
@@ -423,9 +424,9 @@ def _until_gone(app: Any, protocol: Any) -> Any:
 
         try:
             await app(scope, receive, send_or_raise)
-        except Exception:  # what a framework makes of the error, and cleaning up may raise its own
-            if not was_told:
-                raise
+        except Exception as error:
+            if not was_told:  # else it is what a framework makes of that error, and cleaning up may raise its own
+                protocol.incident = protocol.worker.tell_raised(error, scope)  # gunicorn answers 500, or cuts
 
     return called
 

@@ -21,7 +21,7 @@ from .envelope import TIMED, UWSGI, BadEnvelope, body_of, receive, size_of_body,
 from .forks import leave_if_child
 from .gunicorn_setup import Log, settings
 from .job import Job
-from .report import STDERR, report, say
+from .report import STDERR, Notifier, say
 from .requesthead import END, bounds, environ_of, introduce, resolve_target
 
 TYPE_CHECKING = False
@@ -37,11 +37,21 @@ class AppCaller:
         app: the site's.
         is_multithread, is_multiprocess: as in the environ.
         limit: seconds that the client may take between two signs of life.
+        notifier: is told what the app raises.
         enter: shows a request as being in flight (`board.Flights`).
     """
 
-    def __init__(self, app: Any, is_multithread: bool, is_multiprocess: bool, limit: float, enter: Any = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        is_multithread: bool,
+        is_multiprocess: bool,
+        limit: float,
+        notifier: Notifier,
+        enter: Any = None,
+    ) -> None:
         self.app = app
+        self._notifier = notifier
         self._enter = enter
         self._errors = _errors()
         self.is_multithread = is_multithread
@@ -101,8 +111,11 @@ class AppCaller:
                 return
             connection.failed = True
             is_cut = getattr(getattr(body, "raw", None), "is_cut", False)
+            incident = ""
             if not (connection.gone or is_cut):
-                report(error, f"MS616 Error handling {connection}")
+                path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+                host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
+                incident = self._notifier.raised(error, str(environ.get("REQUEST_METHOD")), str(host), path)
             if connection.gone:
                 return
             if answer.is_begun or connection.is_taken:
@@ -110,7 +123,7 @@ class AppCaller:
                 if answer.is_bare and not connection.is_taken:
                     connection.cut()
             else:
-                _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error")
+                _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error", incident)
 
 
 def _errors() -> Any:
@@ -121,9 +134,9 @@ def _errors() -> Any:
     return errors
 
 
-def _refuse(answer: WsgiAnswer, status: str) -> None:
+def _refuse(answer: WsgiAnswer, status: str, incident: str) -> None:
     try:
-        answer.refuse(status)
+        answer.refuse(status, incident)
     except OSError:
         pass
 
@@ -324,7 +337,7 @@ def _refuse_body(start_response: Any, reason: str, is_cut: bool) -> list[bytes]:
     if response.headers_sent:
         raise Gone(reason)
     response.headers, response.response_length = [], None  # gunicorn would add to them
-    page = PAGE.format("Bad Request").encode()
+    page = PAGE.format("Bad Request", "").encode()
     start_response(
         "400 Bad Request", [("Content-Type", "text/html"), ("Content-Length", str(len(page)))], sys.exc_info()
     )

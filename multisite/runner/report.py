@@ -10,6 +10,7 @@ import os
 from _thread import allocate_lock
 from collections import deque
 from json import dumps  # before a site can patch it
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 STDERR = 2
 SLOW = 10**9  # nanoseconds until an answer begins, from which on a request is slow
 LONGEST = 1000  # characters of a line for the supervisor
+LONGEST_TRACEBACK = 4096  # characters for the supervisor; the end is kept
+SAME_WITHIN = 1.0  # seconds within which the same exception at the same request is the same incident
+BURST = 20  # different incidents at one time; one more each second
+MOST_WAITING = 100  # messages; while the supervisor does not read, it is told of no more incidents
 END = "\n\n"  # of a message to it: no line of one is empty
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
@@ -35,11 +40,16 @@ def say(text: str) -> None:
 
 def report(error: BaseException, what: str) -> str:
     """Print the traceback as the site's author knows it, without our frames; return its last line."""
+    text = _traceback_of(error)
+    say(f"{what}\n{text}")
+    return text.rpartition("\n")[2].strip()
+
+
+def _traceback_of(error: BaseException) -> str:
     import traceback
 
     lines = traceback.format_exception(type(error), error, _without_ours(error.__traceback__))
-    say(f"{what}\n{''.join(lines)}".rstrip("\n"))
-    return lines[-1].strip().rpartition("\n")[2]
+    return "".join(lines).rstrip("\n")
 
 
 def _without_ours(frames: TracebackType | None) -> TracebackType | None:
@@ -65,6 +75,8 @@ class Notifier:
         self._identity = _identity(descriptor)
         self._waiting: deque[bytes] = deque()
         self._lock = allocate_lock()
+        self._room, self._filled_at = float(BURST), monotonic()  # for new incidents
+        self._last: tuple[str, object, float] = ("", None, 0.0)  # an incident, what it was, and its second
 
     def ready(self) -> None:
         """Report that the backend accepts requests."""
@@ -111,6 +123,41 @@ class Notifier:
         if took >= SLOW:
             path = target.partition("?")[0][:LONGEST]
             self._send(f"SLOW={dumps([method[:20], path, status, took / 1e9])}")
+
+    def raised(self, error: BaseException, method: str, host: str, path: str) -> str:
+        """Report an exception of the application, to the log and to the supervisor; return the incident of the page.
+
+        A flood costs a bounded share: the same exception within a second, and more than one a second in the long run,
+        have the incident of the one before, and are in the log alone.
+
+        Args:
+            path: as in an environ (PEP 3333), without the query.
+        """
+        incident, is_new = self._incident_of(error, (method, host, path))
+        text = _traceback_of(error)
+        say(f"MS616 incident {incident}: Error handling {_line(f'{method} {host}{path}')}\n{text}")
+        if is_new and len(self._waiting) < MOST_WAITING:
+            from traceback import format_exception_only
+
+            cause = _line("".join(format_exception_only(type(error), error)))
+            told = [method[:20], host[:LONGEST], path[:LONGEST], cause, text[-LONGEST_TRACEBACK:]]
+            self._send(f"INCIDENT={dumps([incident, *told])}")
+        return incident
+
+    def _incident_of(self, error: BaseException, asked: object) -> tuple[str, bool]:
+        """Return an id, and whether it is a new one; threads that meet here may get one more."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = trace and (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        now, what = monotonic(), (type(error), place, asked)
+        incident, known, at = self._last
+        self._room, self._filled_at = min(float(BURST), self._room + now - self._filled_at), now
+        if incident and (self._room < 1.0 or (known == what and now - at < SAME_WITHIN)):
+            return incident, False
+        self._room -= 1.0
+        self._last = (os.urandom(4).hex(), what, now)
+        return self._last[0], True
 
     def _send(self, text: str) -> None:
         self._waiting.append((text + END).encode("utf-8", "replace"))

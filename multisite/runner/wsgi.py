@@ -30,7 +30,7 @@ class WsgiServer:
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         listener = ListeningSocket(job.listen)
         threads = 1 if job.worker == "sync" or threads_are_the_sites() else job.threads
-        caller = AppCaller(app, threads > 1, job.processes > 1, job.request_timeout, job.board.enter)
+        caller = AppCaller(app, threads > 1, job.processes > 1, job.request_timeout, notifier, job.board.enter)
         self._smoke = Smoke(job.smoke) if job.smoke else None
         self._caller = caller
         self._envelopes = EnvelopeHandler(caller)

@@ -93,8 +93,9 @@ def closed(home: Home) -> str:
 
 def _joined(incident: str, records: list[Record], deeds: dict[str, list[Record]]) -> Incident:
     """Join what several processes noted of an incident: the first has the cause, others may know the request."""
+    site = next(filter(None, (_text(one, "site") for one in records)), "")
+    records = [one for one in records if _text(one, "site") in ("", site)]  # another site can only have copied the id
     first, at = next((one for one in records if one.get("cause")), records[0]), _at(records[0])
-    site = next(filter(None, (_text(one, "site") for one in (first, *records))), "")
     later = [
         {"at": _at(one), "did": "failed", "text": _text(one, "cause")}
         for one in records

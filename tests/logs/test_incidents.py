@@ -128,6 +128,28 @@ def test_hostile_text_stays_in_its_line(folder: Path) -> None:
     assert re.fullmatch("[!-~]*", record["request"]["path"])
 
 
+def test_a_process_can_tell_anything_but_not_for_long(folder: Path) -> None:
+    """Its line stays a line, and a second has room for so many."""
+    said = [
+        "3fa9c1d2",
+        "GET\n",
+        "blog.test",
+        "/a\r\n\x1b[2J",
+        "ValueError: \n{}",
+        "Traceback\n\x00" + "x" * 9999 + "\nend",
+    ]
+    for text in ("", "[", "[1]", "{}", "[" * 100_000, json.dumps(["../../x", *said[1:]]), json.dumps(said[:-1])):
+        incidents.told("blog", text)
+    assert not folder.exists()
+    incidents.told("blog", json.dumps(said))
+    (record,) = records(folder)
+    assert record["incident"] == "3fa9c1d2" and record["request"]["path"] == "/a%0D%0A%1B%5B2J"
+    assert record["cause"].startswith("the application failed: ValueError") and record["traceback"] == ["end"]
+    for number in range(4 * incidents.MOST_TOLD):
+        incidents.told("shop", json.dumps([f"{number:08x}", *said[1:]]))
+    assert incidents.MOST_TOLD <= len(records(folder, "shop")) < 4 * incidents.MOST_TOLD
+
+
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_line(tmp_path: Path, folder: Path) -> None:
     folder.parent.write_text("no directory")
     incidents.keep("3fa9c1d2", "blog", "it failed")

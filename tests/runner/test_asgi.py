@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import socket
 import threading
@@ -221,9 +222,12 @@ def test_an_envelope_may_arrive_in_pieces(site: Backend, cut: int) -> None:
 
 
 def test_errors_are_counted_and_shown(site: Backend) -> None:
-    """500 for the visitor, the traceback for the log, one more error on the board."""
+    """500 with an incident for the visitor, the traceback for the log, one more error on the board."""
     before = site.wait_for(in_flight=0)
-    assert site.ask("/breaks").status == 500
+    answer = site.ask("/breaks")
+    incident = re.search(r"Incident ([0-9a-f]{8})\n", answer.body.decode())
+    assert answer.status == 500 and incident
+    assert f"incident {incident[1]}: Error handling GET " in site.log
     after = site.wait_for(in_flight=0)
     assert (after.requests, after.errors) == (before.requests + 1, before.errors + 1)
     assert "RuntimeError: no luck" in site.log

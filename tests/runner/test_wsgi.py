@@ -6,6 +6,7 @@ import ast
 import http.client
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -238,12 +239,13 @@ def test_write_and_pieces_come_in_order(site: Backend) -> None:
     ],
 )
 def test_an_error_of_the_app_is_a_500(site: Backend, path: str, told: str) -> None:
-    """The visitor learns nothing of it; the log has the request and the traceback, without our own frames."""
+    """The visitor gets an incident; the log has it, the request and the traceback, without our own frames."""
     before = site.wait_for(in_flight=0).errors
     answer = site.ask(path, HTTP_HOST="site.test")
     assert answer.status == 500
     assert told.encode() not in answer.raw
-    assert f"Error handling GET site.test{path}" in site.log
+    incident = re.search(rb"<small>Incident ([0-9a-f]{8})</small>", answer.body)
+    assert incident and f"incident {incident[1].decode()}: Error handling GET site.test{path}\n" in site.log
     assert told in site.log
     assert site.wait_for(in_flight=0).errors == before + 1
 

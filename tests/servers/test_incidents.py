@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .harness import HomeDir, Server, eventually, gunicorn
+from .harness import Client, HomeDir, Server, eventually, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -80,6 +80,48 @@ def test_one_event_is_one_incident_for_everybody(served: tuple[HomeDir, Server],
     told = json.loads(home.typed("--json", "incident", found[1]).stdout)
     assert (told["name"], told["request"]) == (name, {"method": "GET", "host": f"{name}.test", "path": way})
     assert reason in told["cause"] + "".join(one["text"] for one in told["since"])
+
+
+RAISES = """
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/fail":
+        raise ValueError("of hand\\n\\x1b[2J")
+    start_response("200 OK", [])
+    return [b"well"]
+"""
+RAISES_ASGI = """
+async def application(scope, receive, send):
+    if scope["path"] == "/fail":
+        raise ValueError("of hand\\n\\x1b[2J")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"well"})
+"""
+
+
+@pytest.mark.parametrize("hand_over", ["no", "yes"])
+@pytest.mark.parametrize("code", [RAISES, RAISES_ASGI], ids=["wsgi", "asgi"])
+def test_an_application_that_raises_in_its_process_has_an_incident(tmp_path: Path, code: str, hand_over: str) -> None:
+    """Relayed and handed over: the page, the log and the command name the same."""
+    home = HomeDir(tmp_path).create()
+    home.conf((tmp_path / "moya.conf").read_text() + f"hand_over = {hand_over}\n")
+    home.site("raises", code, mode="spawned", application="raises:application")
+    with gunicorn(home, "sync") as server:
+        assert server.ask("raises.test").text == "well"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Client, "is_last", True)
+            answer = server.ask("raises.test", "/fail?secret=1")
+        assert answer.status == 500 and "of hand" not in answer.text
+        found = re.search(r"Incident ([0-9a-f]{8})", answer.text)
+        assert found, answer.text
+        eventually(lambda: home.typed("incident", found[1]).exit_code == 0, what="the incident is kept")
+        told = json.loads(home.typed("--json", "incident", found[1]).stdout)
+        assert (told["name"], told["request"]) == (
+            "raises",
+            {"method": "GET", "host": "raises.test", "path": "/fail"},
+        )
+        assert told["cause"].startswith("the application failed: ValueError: of hand")
+        assert any("raises.py" in line for line in told["traceback"]), told
+        assert f"MS616 incident {found[1]}:" in home.multisite("logs", "raises")
 
 
 def test_an_answer_that_is_none_from_a_process_that_stays_has_an_incident_of_its_own(

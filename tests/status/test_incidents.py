@@ -35,6 +35,13 @@ def test_what_workers_and_supervisor_noted_is_one_incident(home: Home) -> None:
     assert (found.request, found.output) == (asked, ["bye"])
 
 
+def test_another_site_cannot_add_to_an_incident_whose_id_it_has_seen(home: Home) -> None:
+    write(home, "blog", {"at": 1.0, "incident": "aaaaaaaa", "request": {"path": "/a"}})
+    write(home, "evil", {"at": 2.0, "incident": "aaaaaaaa", "cause": "call me", "traceback": ["no"]})
+    found = find(home, "aaaaaaaa")
+    assert found and (found.site, found.cause, found.traceback) == ("blog", "", [])
+
+
 def test_what_was_done_since_is_told_once_and_nothing_from_before(home: Home) -> None:
     deeds = [
         {"at": at, "did": did} for at, did in ((1, "deployed"), (3, "restarted"), (3.5, "restarted"), (9, "failed"))

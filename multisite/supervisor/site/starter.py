@@ -9,7 +9,7 @@ import os
 from functools import partial
 
 from multisite.config.policies import Refused
-from multisite.logs import past
+from multisite.logs import incidents, past
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.notify import Said
@@ -191,6 +191,8 @@ def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
         backend.hung = variables.get("STATUS", "")[:1000]
     if "SLOW" in variables and backend.ours:
         _write_slow(supervised.site.name, variables["SLOW"])
+    if "INCIDENT" in variables and backend.ours:
+        incidents.told(supervised.site.name, variables["INCIDENT"])
     if "BUSY" in variables:
         backend.is_busy = variables["BUSY"] == "1"
         supervised.work.done(supervised.loop.now())
