@@ -686,7 +686,7 @@ def test_the_command_writes_what_the_server_accepts(home: HomeDir) -> None:
     again = home.multisite("create-rules", "--nginx", "--output", str(target))
     assert again == f"unchanged: {target}\n"
     refused = home.multisite("create-rules", "--nginx", "--check", "--max-body", "1G", "--logs", "/x", "nobody")
-    assert refused.startswith("multisite: there is no site 'nobody'")
+    assert refused.startswith("multisite: MS912 there is no site 'nobody'")
 
 
 def test_lighttpd_runs_the_command_itself(home: HomeDir) -> None:
