@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from multisite.config.safefiles import open_folder
 from multisite.logs.logfiles import open_in
+from multisite.logs.servicelog import current_site
 
 LONGEST_NAME = 100  # characters of a file's name before its ending
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -51,6 +52,13 @@ class KeptFiles:
         Raises:
             OSError: that cannot be.
         """
+        token = current_site.set("")  # what watches the paths of a site must not take ours for its own
+        try:
+            self._append(name, data, largest, shorten)
+        finally:
+            current_site.reset(token)
+
+    def _append(self, name: str, data: bytes, largest: int, shorten: Callable[[bytes], bytes] | None) -> None:
         folder = self._open()
         try:
             opened = _open_locked if shorten else open_in

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from multisite.config.endpoint import Endpoint
@@ -90,7 +90,8 @@ class SpawnedSite(Destination):
     def explain(self, error: MultisiteError) -> None:
         """Ask the supervisor why there was no answer (see `Destination`)."""
         if self._proxy and isinstance(error, NoAnswer | UpstreamTimeout):
-            incident = self._client.trouble(self._site.entry_name, self._site.host)
+            with self._shown():
+                incident = self._client.trouble(self._site.entry_name, self._site.host)
             error.incident = incident or error.incident  # the page has the name of what the supervisor has logged
         if self._proxy and isinstance(error, NoAnswer):
             self._ensure()
@@ -118,9 +119,15 @@ class SpawnedSite(Destination):
         )
 
     def _ensure(self) -> str:
-        """Make the supervisor listen, and return the path of the socket; show a developer why there is none."""
-        try:
+        """Make the supervisor listen, and return the path of the socket."""
+        with self._shown():
             return self._client.ensure(self._site.entry_name, self._site.host, head_limits())
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Show a developer why there is no process."""
+        try:
+            yield
         except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
             incidents.note(_log, error, self)
             if self._debug:

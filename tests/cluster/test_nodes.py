@@ -49,12 +49,12 @@ def test_what_is_unclear_has_a_remedy(tmp_path: Path, lines: list[str], here: st
     assert remedy in raised.value.remedy
 
 
-def test_a_loopback_address_is_here_and_one_for_documentation_is_not() -> None:
+def test_a_loopback_address_is_here_and_one_that_nobody_has_is_not() -> None:
     assert nodes.is_here("127.0.0.1") and nodes.is_here("localhost")
-    assert not nodes.is_here("192.0.2.1") and not nodes.is_here("name.invalid")
+    assert not nodes.is_here("240.0.0.1") and not nodes.is_here("name.invalid")
 
 
 def test_check_names_file_and_key(tmp_path: Path) -> None:
-    [problem] = nodes.problems(home_with(tmp_path, "nodes = 192.0.2.1:8000, 192.0.2.2:8000"))
-    assert "[cluster] nodes = 192.0.2.1:8000, 192.0.2.2:8000: none of nodes has an address" in str(problem)
+    [problem] = nodes.problems(home_with(tmp_path, "nodes = 240.0.0.1:8000, 240.0.0.2:8000"))
+    assert "[cluster] nodes = 240.0.0.1:8000, 240.0.0.2:8000: none of nodes has an address" in str(problem)
     assert nodes.problems(home_with(tmp_path)) == []

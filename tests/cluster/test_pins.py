@@ -52,9 +52,9 @@ def test_a_site_is_elsewhere_if_this_machine_is_not_among_its_nodes(tmp_path: Pa
 
 
 def test_a_machine_that_does_not_know_which_node_it_is_runs_the_site_and_warns(tmp_path: Path) -> None:
-    home = home_with(tmp_path, "nodes = 192.0.2.1:8000, 192.0.2.2:8000")
-    assert not pins.other_than(site("192.0.2.1:8000"), home)
-    [problem] = pins.problems(site("192.0.2.1:8000"), home)
+    home = home_with(tmp_path, "nodes = 240.0.0.1:8000, 240.0.0.2:8000")
+    assert not pins.other_than(site("240.0.0.1:8000"), home)
+    [problem] = pins.problems(site("240.0.0.1:8000"), home)
     assert not problem.is_error and "so this machine runs the site" in str(problem)
 
 

@@ -29,6 +29,8 @@ RUN = [name for name, group in GROUPS.items() if any(not command.reason for comm
 NO_SUCH_COMMAND = 127
 REASONS = (
     "needs another machine",
+    "needs Docker",
+    "needs Nomad",
     "needs the network",
     "needs root on a fresh system",
     "needs systemd",
