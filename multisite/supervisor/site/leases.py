@@ -196,6 +196,7 @@ class Leases:
             return {"socket": path, "for": FRESH}
         if lease.owner and self._loop.now() - lease.known_at < FRESH:
             return {"elsewhere": lease.owner, "for": FRESH}
+        self._open()  # if it cannot be asked for, nobody waits
         lease.callers.append(caller)
         caller.on_close.append(lambda: lease.callers.remove(caller) if caller in lease.callers else None)
         self.want(supervised)
