@@ -62,7 +62,7 @@ def problems(home: Home) -> list[Problem]:
         try:
             shown = str(Address.parse(url))
         except ValueError:
-            shown = url if "@" not in url else ""  # it may hold a password
+            shown = "" if "@" in url or "?" in url else url  # it may hold a password
         return [Problem("MS743", home.file, reason, "cluster", "url", shown, remedy or _EXAMPLE)]
     return []
 

@@ -212,6 +212,8 @@ def _client(url: str) -> redis.Redis:
         "retry": Retry(NoBackoff(), 1),  # a connection that was idle while the server was restarted
     }
     if address.scheme != "sentinel":
+        if len(address.hosts) > 1:
+            raise ValueError("it names several hosts; write sentinel://HOST:PORT,HOST:PORT/MASTER")
         client: redis.Redis = redis.Redis.from_url(url.partition("#")[0], **options)
         return client
     master, _, database = address.path.partition("/")

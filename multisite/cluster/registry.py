@@ -114,6 +114,8 @@ class Address:
             parts = urlsplit(url)
         except ValueError:
             raise ValueError("it is not a URL") from None
+        if parts.netloc and "@" in url and "@" not in parts.netloc:
+            raise ValueError("its @ is behind a /, ? or #; write these as %2F, %3F or %23 in a password")
         account, _, listed = parts.netloc.rpartition("@")
         user, _, password = account.partition(":")
         if not parts.scheme or not listed:
@@ -126,9 +128,14 @@ class Address:
 
     def __str__(self) -> str:
         """Return the URL without user and password."""
-        hosts = ",".join(f"{host}:{port}" if port else host for host, port in self.hosts)
+        hosts = ",".join(_shown(*host) for host in self.hosts)
         name = f"#{self.name}" if self.name != DEFAULT_NAME else ""
         return f"{self.scheme}://{hosts}{'/' if self.path else ''}{self.path}{name}"
+
+
+def _shown(host: str, port: int | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{port}" if port else name
 
 
 def _host(text: str) -> tuple[str, int | None]:

@@ -20,6 +20,7 @@ FIELD = "HTTP_X_MULTISITE_RELAY"  # its key in the environ
 RELAYED = "multisite.relayed"  # environ key: the request has been relayed once, and was checked there
 VALID_FOR = 30.0  # seconds that the clocks of two nodes may differ, the way included
 LONGEST = 16384  # characters of the field
+_OF_CLIENT = ("REMOTE_ADDR", "REMOTE_PORT", "REMOTE_USER", "AUTH_TYPE")  # here they are those of the other node
 
 Environ = dict[str, Any]
 
@@ -73,18 +74,28 @@ def receive(environ: Environ, field: str, key: bytes, own: str, wall: float) -> 
     expected = _signature(text, environ, key)
     if len(field) > LONGEST or not hmac.compare_digest(signature.encode("utf-8", "replace"), expected.encode()):
         raise BadSignature("its signature is wrong; all nodes need the same key_file")
-    told = json.loads(base64.urlsafe_b64decode(text))
-    if told["to"] != own:
-        raise BadSignature(f"it is for the node {told['to']}, and this is {own}")
-    if abs(wall - told["at"]) > VALID_FOR:
-        raise BadSignature(f"it was signed {wall - told['at']:.0f} s ago by this node's clock; set the clocks")
-    for name in [name for name in environ if is_claim(name)]:
+    try:
+        told = json.loads(base64.urlsafe_b64decode(text))
+        to, late, seen = str(told["to"]), wall - float(told["at"]), _seen(told)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadSignature("it is not understood; all nodes need the same version of multisite") from None
+    if to != own:
+        raise BadSignature(f"it is for the node {to}, and this is {own}")
+    if not abs(late) <= VALID_FOR:
+        raise BadSignature(f"it was signed {late:.0f} s ago by this node's clock; set the clocks")
+    for name in [name for name in environ if is_claim(name) or name in _OF_CLIENT]:
         del environ[name]
-    environ.update(told["claims"])
-    environ["REMOTE_ADDR"] = told["address"]
-    environ["wsgi.url_scheme"] = told["scheme"]
-    if told["port"]:
-        environ["REMOTE_PORT"] = told["port"]
-    if told["user"]:
-        environ.update(REMOTE_USER=told["user"], AUTH_TYPE="Basic")
+    environ.update(seen)
     environ[RELAYED] = True
+
+
+def _seen(told: Mapping[str, Any]) -> Environ:
+    """Return what the other node's server knew of the client, for the environ."""
+    user, port = str(told["user"]), str(told["port"])
+    return {
+        **{name: str(value) for name, value in told["claims"].items() if is_claim(name)},
+        "REMOTE_ADDR": str(told["address"]),
+        "wsgi.url_scheme": str(told["scheme"]),
+        **({"REMOTE_PORT": port} if port else {}),
+        **({"REMOTE_USER": user, "AUTH_TYPE": "Basic"} if user else {}),
+    }

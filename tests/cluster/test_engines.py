@@ -259,6 +259,9 @@ def written(url: str, prefixes: tuple[str, ...]) -> dict[str, str]:
         ("redis://me:secret@10.0.0.1", "", ""),
         ("etcd://me:secret@10.0.0.1", "neither a user nor a path", "etcd://10.0.0.1"),
         ("me:secret@10.0.0.1", "not a URL", ""),
+        ("redis://:secret#1@10.0.0.1", "its @ is behind", ""),
+        ("redis://10.0.0.1:x?password=secret", "no port", ""),
+        ("redis://me:secret@10.0.0.1,10.0.0.2", "several hosts", "redis://10.0.0.1,10.0.0.2"),
     ],
 )
 def test_check_reports_a_url_without_its_password(url: str, reason: str, shown: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
 
+from multisite.cluster import relaying
 from multisite.cluster.relaying import FIELD, RELAYED, VALID_FOR, BadSignature, receive, sign
 
 KEY = b"k" * 40
@@ -78,3 +81,36 @@ def test_who_is_not_believed(key: bytes, here: str, later: float, reason: str) -
 def test_nonsense_is_refused(field: str) -> None:
     with pytest.raises(BadSignature):
         receive(arrived(**{FIELD: field}), field, KEY, HERE, NOW)
+
+
+TOLD = {"to": HERE, "at": NOW, "address": "192.0.2.7", "port": "4711", "scheme": "https", "user": "", "claims": {}}
+
+
+def field_of(told: object, environ: dict[str, Any]) -> str:
+    """A field with a good signature, whatever is in it."""
+    text = base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+    return f"{text}.{relaying._signature(text, environ, KEY)}"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [[], 1, {}, {"to": HERE}, {**TOLD, "at": "x"}, {**TOLD, "at": float("nan")}, {**TOLD, "claims": [1]}],
+    ids=str,
+)
+def test_what_another_version_signs_is_refused(told: object) -> None:
+    second = arrived()
+    with pytest.raises(BadSignature):
+        receive(second, field_of(told, second), KEY, HERE, NOW)
+    assert second == arrived()
+
+
+def test_a_node_can_claim_nothing_but_claims() -> None:
+    second = arrived()
+    receive(second, field_of({**TOLD, "claims": {"wsgi.input": "x", "HTTP_X_REAL_IP": "1"}}, second), KEY, HERE, NOW)
+    assert second == request(HTTP_X_REAL_IP="1", **{RELAYED: True})
+
+
+def test_who_is_signed_in_at_the_second_node_only_is_not_signed_in() -> None:
+    second = arrived(REMOTE_USER="node", AUTH_TYPE="Basic")
+    receive(second, sign(request(REMOTE_PORT=""), KEY, HERE, NOW), KEY, HERE, NOW)
+    assert not second.keys() & {"REMOTE_USER", "AUTH_TYPE", "REMOTE_PORT"}
