@@ -116,14 +116,14 @@ def haproxy(root: Path, nodes: list[Node]) -> Server:
     return Server(argv, port, root / "log" / "haproxy.log", dict(os.environ))
 
 
-@pytest.mark.parametrize("site", ["web", "own"])
 def test_each_machine_in_turn_is_drained_and_returns_without_a_failed_request(
-    tmp_path: Path, nodes: list[Node], site: str
+    tmp_path: Path, nodes: list[Node]
 ) -> None:
+    """Neither of a site in the workers nor of one in its own process."""
     with haproxy(tmp_path / "front", nodes) as front:
         for each in nodes:
-            eventually(lambda each=each: front.ask(f"{site}.test").status == 200 and each.served())  # type: ignore[misc]
-        with Load(front.port, f"{site}.test", "here") as load:
+            eventually(lambda each=each: front.ask("web.test").status == 200 and each.served())  # type: ignore[misc]
+        with Load(front.port, "web.test", "here", 2) as web, Load(front.port, "own.test", "here", 2) as own:
             for each in nodes:
                 assert "draining" in each.home.multisite("drain", "--wait")
                 assert each.health() == (503, "draining\n")
@@ -132,7 +132,8 @@ def test_each_machine_in_turn_is_drained_and_returns_without_a_failed_request(
                 assert each.health() == (200, "ready\n")
                 before = each.served()
                 eventually(lambda each=each, before=before: each.served() > before, PATIENCE)  # type: ignore[misc]
-        assert load.asked and not load.failures
+        assert web.asked and not web.failures
+        assert own.asked and not own.failures
 
 
 def test_a_front_end_that_checks_nothing_loses_nothing_either(tmp_path: Path, nodes: list[Node]) -> None:
