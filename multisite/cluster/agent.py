@@ -26,7 +26,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from multisite.cluster import traefik
@@ -53,13 +53,14 @@ class Agent:
         tell: sends a message to the supervisor.
     """
 
-    def __init__(self, registry: Registry, copy: LocalCopy, tell: Any) -> None:
+    def __init__(self, registry: Registry, copy: LocalCopy, tell: Callable[[Message], object]) -> None:
         self._registry, self._copy, self._tell = registry, copy, tell
         self._own: Entries = {}
         self._map: dict[str, str] | None = None  # for Traefik
         self._owner = ""
         self._written: tuple[int, dict[str, str]] | None = None  # our lease then, and the map
         self._is_connected: bool | None = None
+        self._reason = ""  # why it is not
         self._look_at = self._announce_at = self._hinted_at = 0.0
 
     def run(self, messages: queue.Queue[Message]) -> None:
@@ -147,34 +148,41 @@ class Agent:
             self._registry.release(PUBLISHING, self._owner, number)
             self._written = None
 
-    def _attempt(self, do: Any) -> None:
+    def _attempt(self, do: Callable[[], object]) -> None:
         """Ask the engine; tell when it is away, and when it is back."""
         try:
             do()
-        except EngineAway as error:
+        except Exception as error:
             self._copy.away()
+            self._reason = _reason(error)
             if self._is_connected is not False:
                 self._is_connected = False
-                self._tell({"state": "away", "reason": str(error)})
+                self._tell({"state": "away", "reason": self._reason})
         else:
             if not self._is_connected:
                 self._is_connected = True
                 self._tell({"state": "connected", "reason": ""})
 
     def _answer(self, message: Message) -> None:
-        registry, key, owner = self._registry, str(message.get("key")), str(message.get("owner"))
-        result: object = None
-        try:
-            if message["do"] == "lease":
-                result = registry.lease(key, owner, float(message["ttl"]))
-            elif message["do"] == "release":
-                registry.release(key, owner, int(message["number"]))
-            else:
-                result = registry.holder(key)
-        except EngineAway as error:
-            self._tell({"answer": message["ask"], "error": str(error)})
+        """Answer a question. While the engine is away, only looks find out whether it is back: each may take long."""
+        told: Message = {"answer": message["ask"]}
+        if self._is_connected is False:
+            told["error"] = self._reason
         else:
-            self._tell({"answer": message["ask"], "result": result})
+            try:
+                told["result"] = self._result(message)
+            except Exception as error:
+                told["error"] = _reason(error)
+        self._tell(told)
+
+    def _result(self, message: Message) -> object:
+        registry, key, owner = self._registry, str(message.get("key")), str(message.get("owner"))
+        if message["do"] == "lease":
+            return registry.lease(key, owner, float(message["ttl"]))
+        if message["do"] == "release":
+            registry.release(key, owner, int(message["number"]))
+            return None
+        return registry.holder(key)
 
     def _publish(self) -> None:
         self._tell({"version": self._copy.version, "entries": self._copy.entries})
@@ -182,11 +190,18 @@ class Agent:
     def _leave(self) -> None:
         """Withdraw what is ours, if the engine answers at once."""
         threading.Timer(LEAVE_WITHIN, _end).start()
-        with contextlib.suppress(EngineAway):
+        with contextlib.suppress(Exception):
             for kind, found in self._own.items():
                 for key in found:
                     self._registry.announce(kind, key, WITHDRAWN, TTL)
+            if self._written:
+                self._registry.release(PUBLISHING, self._owner, self._written[0])
         _end()
+
+
+def _reason(error: Exception) -> str:
+    """Return why there is no answer of use; whoever can write to an engine may have written anything."""
+    return str(error) if isinstance(error, EngineAway) else f"it makes no sense: {type(error).__name__}: {error}"
 
 
 def _end() -> None:
@@ -199,7 +214,7 @@ def _hints(registry: Registry, messages: queue.Queue[Message]) -> None:
         try:
             if registry.changes(HINT_WITHIN):
                 messages.put(_HINT)
-        except EngineAway:
+        except Exception:
             threading.Event().wait(POLL_EVERY)
 
 
