@@ -12,9 +12,9 @@ Then each of these may follow:
     {"ask": ID, "do": "lease" or "release" or "holder", …}
     {"leave": true}                      withdraw all of it, and end
 
-It writes ``{"state": "connected" or "away", "reason": …}`` when that changes, ``{"version": …, "entries": …}`` when
-anything is different, and ``{"answer": ID, "result": …}`` or ``{"answer": ID, "error": …}``. It ends with the socket;
-what it announced then lives on for its time to live, which lets a new supervisor carry on.
+It writes ``{"state": "connected" or "away", "reason": …}`` when that changes, ``{"version": …, "entries": …}`` with
+all of each kind of which anything is different, and ``{"answer": ID, "result": …}`` or ``{"answer": ID, "error": …}``.
+It ends with the socket; what it announced then lives on for its time to live, which lets a new supervisor carry on.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Agent:
     def __init__(self, registry: Registry, copy: LocalCopy, tell: Callable[[Message], object]) -> None:
         self._registry, self._copy, self._tell = registry, copy, tell
         self._own: Entries = {}
+        self._told = copy.entries
         self._map: dict[str, str] | None = None  # for Traefik
         self._owner = ""
         self._written: tuple[int, dict[str, str]] | None = None  # our lease then, and the map
@@ -185,7 +186,14 @@ class Agent:
         return registry.holder(key)
 
     def _publish(self) -> None:
-        self._tell({"version": self._copy.version, "entries": self._copy.entries})
+        """Tell the kinds of which something is different: figures change all the time, and the others seldom."""
+        before, self._told = self._told, self._copy.entries
+        changed = {
+            kind: self._told.get(kind, {})
+            for kind in {**before, **self._told}
+            if self._told.get(kind) != before.get(kind)
+        }
+        self._tell({"version": self._copy.version, "entries": changed})
 
     def _leave(self) -> None:
         """Withdraw what is ours, if the engine answers at once."""

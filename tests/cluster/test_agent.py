@@ -15,7 +15,7 @@ import pytest
 
 from multisite.cluster.agent import _END, Agent
 from multisite.cluster.engines import open_registry
-from multisite.cluster.localcopy import LocalCopy
+from multisite.cluster.localcopy import GRACE, LocalCopy
 from multisite.cluster.registry import Version
 
 from . import programs
@@ -43,6 +43,23 @@ def test_what_was_known_before_counts_meanwhile() -> None:
     agent(told, copy)._tick(time.monotonic())
     assert copy.entries == {"node": {"b:1": "{}"}}
     assert [message.get("entries") for message in told] == [None]
+
+
+@pytest.mark.servers
+def test_only_what_is_different_is_told(tmp_path: Path) -> None:
+    """What was known before, but has gone meanwhile, is different as well."""
+    told: list[dict[str, Any]] = []
+    with programs.running("redis", tmp_path / "redis") as engine:
+        other = open_registry(engine.url)
+        other.announce("node", "b:1", "{}", 60.0)
+        copy = LocalCopy(Version("e", 1), {"node": {"b:1": "{}"}, "pool": {"c:1": "{}"}})
+        one = agent(told, copy, engine.url)
+        one._tick(time.monotonic())
+        other.announce("figures", "b:1", "1", 60.0)
+        one._tick(one._due)
+        one._tick(time.monotonic() + GRACE)
+    entries = [message["entries"] for message in told if "entries" in message]
+    assert entries == [{"figures": {"b:1": "1"}}, {"pool": {}}]
 
 
 def test_whoever_asks_for_a_lease_learns_why_there_is_none() -> None:

@@ -18,10 +18,11 @@ import pytest
 from multisite.cluster import traefik
 from multisite.cluster.engines import open_registry
 from multisite.config.read import read_home
+from multisite.control import program
 from multisite.router import announcement
 from multisite.router.announcement import Announcement
 from multisite.router.published import Subscribed
-from multisite.supervisor.cluster.membership import NO_REGISTRY, Membership
+from multisite.supervisor.cluster.membership import LOOK_EVERY, NO_REGISTRY, Membership
 from multisite.supervisor.loop import Loop
 from tests.cluster import programs
 from tests.cluster.programs import Engine
@@ -275,6 +276,49 @@ def test_who_asks_where_nobody_can_answer_learns_it_at_once(tmp_path: Path) -> N
     membership.holder("a", lambda *answer: answers.append(answer))
     loop.close()
     assert answers == [(None, NO_REGISTRY)]
+
+
+def test_other_nodes_are_no_other_registry(tmp_path: Path) -> None:
+    with programs.running("redis", tmp_path / "engine") as engine:
+        one, loop = tmp_path / "moya.conf", Loop()
+        one.write_text(conf(engine.url, FIRST, tmp_path))
+        former = read_home(str(tmp_path))
+        membership = Membership(former, loop, dict, dict, lambda _entries: None)
+
+        def is_connected() -> bool:
+            membership.tick(loop.now(), former)
+            loop.turn(0.1)
+            return membership.state == "connected"
+
+        try:
+            wait_until(is_connected)
+            pids, since = membership.pids, membership.since
+            one.write_text(conf(engine.url, FIRST, tmp_path).replace(SECOND, "127.0.0.4:8000"))
+            membership.tick(loop.now() + LOOK_EVERY, read_home(str(tmp_path)))
+            assert (membership.state, membership.pids, membership.since) == ("connected", pids, since)
+        finally:
+            membership.close()
+            loop.close()
+
+
+def test_its_end_is_its_end_although_something_still_has_its_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry of another package may have started a program."""
+    interpreter, left = tmp_path / "python", tmp_path / "left"
+    interpreter.write_text(f"#!/bin/sh\nexec 3<&0\nsleep 600 &\necho $! > {left}\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(program, "own_interpreter", lambda: str(interpreter))
+    (tmp_path / "moya.conf").write_text("[cluster]\nurl = redis://127.0.0.1:1\n")
+    home, loop = read_home(str(tmp_path)), Loop()
+    membership = Membership(home, loop, dict, dict, lambda _entries: None)
+    try:
+        membership.tick(loop.now(), home)
+        assert membership.ended(*os.waitpid(next(iter(membership.pids)), 0))
+        assert membership.pids == set()
+    finally:
+        os.kill(int(left.read_text()), signal.SIGKILL)
+        loop.close()
 
 
 def test_requests_ask_nobody(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from multisite.supervisor.process.launch import base_environment
 from multisite.supervisor.process.prctl import PR_SET_PDEATHSIG, prctl
 
 MODULE = "multisite.cluster.agent"
-MOST_WAITING = 4 << 20  # bytes that wait for it; one that reads nothing for so long is replaced
+MOST_WAITING = 64 << 20  # bytes that wait for it; one that reads nothing for so long is replaced
 _PASSED = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 Message = dict[str, Any]
@@ -91,14 +91,21 @@ class AgentProcess:
         self._loop.watch(self._socket, self._ready, write=bool(self._to_send))
 
     def _ready(self, _events: int) -> None:
-        data = descriptors.read(self._socket.fileno())
-        if data == b"":
-            return self.close()
-        *lines, self._received = (self._received + (data or b"")).split(b"\n")
-        if self._to_send:
+        self._read()
+        if self._to_send and self.is_open:
             self._flush()
+
+    def _read(self) -> bool:
+        """Hear what it says; tell whether there may be more."""
+        data = descriptors.read(self._socket.fileno())
+        if not data:
+            if data is not None:
+                self.close()
+            return False
+        *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             self._heard(json.loads(line))
+        return self.is_open
 
     def close(self) -> None:
         """Let it end; what it announced lives on for a while."""
@@ -132,5 +139,6 @@ class AgentProcess:
     def ended(self, status: int) -> None:
         """It has ended, and has been waited for."""
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        while self.is_open:  # what it said last
-            self._ready(0)
+        while self.is_open and self._read():  # what it said last
+            pass
+        self.close()  # its socket may live on in a process that a registry of another package has started

@@ -32,6 +32,7 @@ STORE_EVERY = 5.0
 LEAVE_WITHIN = 5.0  # seconds to give leases back and to withdraw the node
 ENDED = "the process that talks to the engine has ended"
 NO_REGISTRY = "moya.conf names no [cluster] url"
+NEW_REGISTRY = "moya.conf names another [cluster] url"
 
 Done = Callable[[Any, str], None]  # the result, and why there is none
 
@@ -44,7 +45,7 @@ class Membership(Handed):
     Args:
         figures: returns what is to be announced beside the node: kind → value of JSON.
         claims: returns domain and mount → name of the site, for Traefik.
-        changed: is called with what the others announce: kind → node → value.
+        changed: is called with the pools that the others announce, where they change: kind → node → value.
 
     Attributes:
         node: the name of this machine, "" without a registry.
@@ -119,26 +120,27 @@ class Membership(Handed):
         if former and former.cluster == home.cluster:
             return
         self.node = _name(home) if home.cluster.url else ""
-        if former and former.cluster.url != home.cluster.url:
-            self._forget()
+        is_another = former is not None and former.cluster.url != home.cluster.url
+        if is_another:
+            self._forget(NEW_REGISTRY if home.cluster.url else NO_REGISTRY)
         elif self._entries:
-            self._changed(self.entries())
+            self._changed(self.entries(POOL))
         if not home.cluster.url:
             self.state = self.reason = ""
-            self._agent_is_gone(NO_REGISTRY)
-        elif not self.state or former or self.state == "refused":
+        elif is_another or self.state in ("", "refused"):
+            self._start_at = 0.0
             self._become("connecting", "")
 
-    def _forget(self) -> None:
+    def _forget(self, reason: str) -> None:
         """Leave an engine that is not ours any more."""
         if self._agent:
             self._agent.leave(0.0)
-        self._agent_is_gone("moya.conf names another [cluster] url")
-        self._entries, self._version, self._start_at = {}, None, 0.0
+        self._agent_is_gone(reason)
+        self._entries, self._version = {}, None
         self._changed({})
 
     def _start(self, home: Home) -> None:
-        first = {"url": home.cluster.url, "version": self._version, "entries": self._entries}
+        first = {"url": home.cluster.url, "version": self._version, "entries": self._lasting}
         self._said, self._map = {}, None
         if self._agent:  # it has closed its socket, and will end
             self._agent_is_gone(ENDED)
@@ -191,8 +193,9 @@ class Membership(Handed):
             if self.state == "refused":
                 self._start_at = self._loop.now() + REFUSED_FOR
         elif "entries" in message:
-            self._entries, self._version = message["entries"], message["version"]
-            self._changed(self.entries())
+            self._entries, self._version = {**self._entries, **message["entries"]}, message["version"]
+            if POOL in message["entries"]:
+                self._changed(self.entries(POOL))
         elif "answer" in message:
             done = self._asked.pop(message["answer"], None)
             if done:
@@ -215,9 +218,9 @@ class Membership(Handed):
 
     # What others want: whoever asks before the process has started gets the answer later
 
-    def entries(self) -> dict[str, dict[str, Any]]:
-        """Return what is known: kind → node → what that node announced."""
-        return {kind: dict(_read(found)) for kind, found in self._entries.items()}
+    def entries(self, *kinds: str) -> dict[str, dict[str, Any]]:
+        """Return what is known, of these kinds or of all: kind → node → what that node announced."""
+        return {kind: dict(_read(found)) for kind, found in self._entries.items() if not kinds or kind in kinds}
 
     def lease(self, key: str, owner: str, ttl: float, done: Done) -> None:
         """Take a lease or renew it (`Registry.lease`); `done` gets its number or None later, or why nobody knows."""
