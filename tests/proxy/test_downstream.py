@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import socket
 import ssl
@@ -18,6 +17,7 @@ from gunicorn.workers.gthread import TConn
 
 from multisite.proxy import downstream
 from multisite.sites.server import Worker, find_worker
+from tests.descriptors import all_open
 from tests.ways import Way, connected, gunicorns_logger, taken
 
 
@@ -159,7 +159,7 @@ def test_a_connection_that_cannot_be_taken_leaves_nothing_open(monkeypatch: pyte
     monkeypatch.setattr(socket, "socketpair", no_pair)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as ours:
-            before = len(os.listdir("/proc/self/fd"))
+            before = all_open()
             with pytest.raises(OSError, match="Too many"):
                 downstream.Connection(ours, SimpleNamespace(is_single=False), True).take_descriptor()  # type: ignore[arg-type]
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert all_open() <= before

@@ -21,6 +21,7 @@ from multisite.supervisor.promotion import Promotion
 from multisite.supervisor.reexec import Keeper
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.upgrade import Upgrade
+from tests.descriptors import all_open
 
 from .harness import SupervisedHome
 
@@ -96,12 +97,12 @@ def test_a_program_that_cannot_be_executed_leaves_no_file_open(
     loop = Loop()
     upgrade = Upgrade(loop, str(home.path))
     monkeypatch.setattr("multisite.supervisor.upgrade.program.command", lambda *_words, **_more: ["/no/such/program"])
-    here, before = os.getcwd(), set(os.listdir("/proc/self/fd"))
+    here, before = os.getcwd(), all_open()
     keep = Keeper()
     kept = keep(os.dup(0))
     upgrade.execute({"number": 1}, keep)
     assert not os.get_inheritable(kept)
     os.close(kept)
-    assert set(os.listdir("/proc/self/fd")) <= before  # what other tests have left may have been closed meanwhile
+    assert all_open() <= before
     assert os.getcwd() == here and not upgrade.is_due
     loop.close()
