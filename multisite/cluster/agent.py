@@ -32,7 +32,7 @@ from typing import Any
 from multisite.cluster import traefik
 from multisite.cluster.engines import open_registry
 from multisite.cluster.localcopy import TTL, WITHDRAWN, Entries, LocalCopy
-from multisite.cluster.registry import EngineAway, Registry, Version
+from multisite.cluster.registry import Address, EngineAway, Registry, Version
 
 POLL_EVERY = 1.0  # seconds between two looks at the version
 ANNOUNCE_EVERY = 2.0  # seconds between two announcements of the same
@@ -51,10 +51,13 @@ class Agent:
 
     Args:
         tell: sends a message to the supervisor.
+        prefixes: what Traefik's keys begin with.
     """
 
-    def __init__(self, registry: Registry, copy: LocalCopy, tell: Callable[[Message], object]) -> None:
-        self._registry, self._copy, self._tell = registry, copy, tell
+    def __init__(
+        self, registry: Registry, copy: LocalCopy, tell: Callable[[Message], object], prefixes: tuple[str, ...] = ()
+    ) -> None:
+        self._registry, self._copy, self._tell, self._prefixes = registry, copy, tell, prefixes
         self._own: Entries = {}
         self._told = copy.entries
         self._map: dict[str, str] | None = None  # for Traefik
@@ -143,7 +146,7 @@ class Agent:
             self._written = None
             return
         if self._written != (number, self._map):
-            self._registry.publish(traefik.PREFIXES, self._map or {})
+            self._registry.publish(self._prefixes, self._map or {})
             self._written = number, dict(self._map or {})
         if self._map is None:
             self._registry.release(PUBLISHING, self._owner, number)
@@ -255,7 +258,7 @@ def main() -> None:
     for call, argument in ((_read, lines), (_hints, registry)):
         threading.Thread(target=call, args=(argument, messages), daemon=True).start()
     try:
-        Agent(registry, copy, tell).run(messages)
+        Agent(registry, copy, tell, traefik.prefixes(Address.parse(first["url"]).name)).run(messages)
     except OSError:
         _end()  # the supervisor has gone
     except Exception as error:

@@ -27,7 +27,7 @@ def test_each_site_has_a_router_and_each_machine_is_a_server() -> None:
     assert found[f"{routers}blog/rule"] == "Host(`blog.example.com`) || HostRegexp(`^.*[.]blog[.]example[.]org$`)"
     assert found[f"{routers}shop/rule"] == "(Host(`example.com`) && PathPrefix(`/shop`))"
     assert {value for key, value in found.items() if key.endswith("/service")} == {"multisite"}
-    assert all(key.startswith(traefik.PREFIXES) for key in found)
+    assert all(key.startswith(traefik.prefixes("default")) for key in found)
 
 
 def test_names_that_differ_by_case_are_different_routers() -> None:
@@ -40,3 +40,14 @@ def test_names_that_differ_by_case_are_different_routers() -> None:
 def test_without_a_machine_there_is_no_map() -> None:
     """Traefik would answer 503 for every site."""
     assert traefik.keys(CLAIMS, ["web1"]) == {}
+
+
+def test_clusters_that_share_an_engine_share_no_key() -> None:
+    names = ["default", "shop", "shop-2", "shop_2"]
+    of = {name: traefik.keys(CLAIMS, ["10.0.0.1:8000"], cluster=name) for name in names}
+    for name, found in of.items():
+        others = [key for other in names if other != name for key in of[other]]
+        assert all(key.startswith(traefik.prefixes(name)) for key in found)
+        assert not [key for key in others if key.startswith(traefik.prefixes(name))]
+        services = {key.split("/")[3] for key in found if "/services/" in key}
+        assert {value for key, value in found.items() if key.endswith("/service")} == services

@@ -143,7 +143,7 @@ def test_traefik_learns_of_machines_and_sites(pair: Pair) -> None:
     servers = [f"traefik/http/services/multisite/loadbalancer/servers/{number}/url" for number in (0, 1)]
 
     def found() -> dict[str, str]:
-        return written(pair.engine.url, traefik.PREFIXES)
+        return written(pair.engine.url, traefik.prefixes("default"))
 
     wait_until(lambda: [found().get(key) for key in servers] == [f"http://{FIRST}", f"http://{SECOND}"])
     assert found()["traefik/http/routers/multisite-of-first/rule"] == "Host(`of-first.test`)"

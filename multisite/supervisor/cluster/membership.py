@@ -57,7 +57,7 @@ class Membership(Handed):
     KEPT = kept("state reason since _begun _entries _version")
     ANEW = (
         *("node", "_loop", "_home", "_figures", "_claims", "_changed", "_agent", "_asked", "_unsent", "_questions"),
-        *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map"),
+        *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map_of"),
     )
 
     def __init__(
@@ -81,7 +81,7 @@ class Membership(Handed):
         self._questions = 0
         self._look_at = self._start_at = self._store_at = 0.0
         self._said: dict[str, dict[str, str]] = {}
-        self._map: dict[str, str] | None = None
+        self._map_of: tuple[Any, ...] = ()  # what Traefik's map was made of: it is long where there are many sites
         if home.cluster.url:
             self._recall(home)
         self._stored = self._lasting
@@ -141,7 +141,7 @@ class Membership(Handed):
 
     def _start(self, home: Home) -> None:
         first = {"url": home.cluster.url, "version": self._version, "entries": self._lasting}
-        self._said, self._map = {}, None
+        self._said, self._map_of = {}, ()
         if self._agent:  # it has closed its socket, and will end
             self._agent_is_gone(ENDED)
         try:
@@ -165,14 +165,15 @@ class Membership(Handed):
 
     def _publish(self, home: Home, agent: AgentProcess) -> None:
         """Say what Traefik is to know: the machines that are alive, and the sites."""
-        found: dict[str, str] | None = None
+        reasons: tuple[Any, ...] = ()
         if home.cluster.publish:
             listed = {str(machine) for machine in nodes.machines(home)}
             alive = self._entries.get(NODE, {}).keys() | {self.node}
-            found = traefik.keys(self._claims(), alive & listed if listed else alive, home.service.status_domain)
-        if found != self._map:
-            self._map = found
-            agent.write({"publish": found, "owner": self.node})
+            cluster = Address.parse(home.cluster.url).name
+            reasons = (self._claims(), alive & listed if listed else alive, home.service.status_domain, cluster)
+        if reasons != self._map_of:
+            self._map_of = reasons
+            agent.write({"publish": traefik.keys(*reasons) if reasons else None, "owner": self.node})
 
     def _ours(self) -> dict[str, Any]:
         assert self._home
