@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from multisite.cluster import nodes
 from multisite.config.cluster import ClusterOptions
-from multisite.config.model import Home, Site
+from multisite.config.model import Home, Site, SiteFile
 from multisite.config.nodes import Machine, parse_machine
 from multisite.errors import Problem
 
@@ -34,6 +34,18 @@ def common(pins: Iterable[Sequence[str]], listed: Sequence[Machine]) -> tuple[Ma
     of = [set(chosen(names, listed)) for names in pins if names]
     found = {machine for machine in listed if all(machine in one for one in of)}
     return tuple(machine for machine in listed if machine in found) if len(found) < len(listed) else ()
+
+
+def of_sites(files: Mapping[str, SiteFile], home: Home) -> dict[str, set[str]]:
+    """Return the machines of each site that does not run on all of them, as moya.conf lists them."""
+    listed = {str(machine) for machine in nodes.machines(home)}
+    found = {}
+    for name, file in files.items():
+        written = file.values.get("service", {}).get("nodes") or home.defaults.get("nodes") or ()
+        chosen_here = listed.intersection(map(_name, written))
+        if chosen_here and chosen_here != listed:
+            found[name] = chosen_here
+    return found
 
 
 def other_than(site: Site, home: Home) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from multisite.logs.keptfiles import KeptFiles, file_name
+from multisite.logs.records import content_of, is_number, items, number, parsed, text
 
 FOLDER = "past"  # in the state directory
 ENDING = ".jsonl"
@@ -31,7 +31,6 @@ BURST = 10  # slow requests of a site that a process writes at one time; one mor
 SAME = 60.0  # seconds within which several workers deploy the same version
 READY, FAILED = "ready", "failed"  # outcomes of a start
 DONE = "done"  # the outcome of a deploy that is not `FAILED`
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _KINDS = ("start", "deploy", "slow")  # a line's first key
 _TEXTS = ("failure", "path", "way", "cause", "method")  # what is cut in a line that is too long
 _SPLIT = ("queued", "relay", "app")
@@ -185,17 +184,18 @@ def shortened(content: bytes) -> bytes:
 
 def _kept(rows: Iterable[Row]) -> list[Row]:
     """Return the lines that are kept, oldest first."""
-    rows = sorted(rows, key=lambda row: _number(row, "at"))
+    rows = sorted(rows, key=lambda row: number(row, "at"))
     starts = [row for row in rows if "start" in row][-STARTS:]
     deploys = [row for row in rows if "deploy" in row][-DEPLOYS:]
     slow = [row for row in rows if "slow" in row]
-    slowest = sorted(slow[:-LATEST], key=lambda row: _number(row, "slow"))[-SLOWEST:]
-    return sorted([*starts, *deploys, *slowest, *slow[-LATEST:]], key=lambda row: _number(row, "at"))
+    slowest = sorted(slow[:-LATEST], key=lambda row: number(row, "slow"))[-SLOWEST:]
+    return sorted([*starts, *deploys, *slowest, *slow[-LATEST:]], key=lambda row: number(row, "at"))
 
 
 def read(state_dirs: Iterable[str], site: str) -> Past:
     """Return what is known of a site; nothing where there is no file, or this user may not read it."""
-    rows = [row for one in state_dirs for row in _rows(_content(os.path.join(one, FOLDER, file_name(site, ENDING))))]
+    name = os.path.join(FOLDER, file_name(site, ENDING))
+    rows = [row for one in state_dirs for row in _rows(content_of(os.path.join(one, name), 2 * LARGEST))]
     newest = _kept(rows)[::-1]
     return Past(
         [_start(row) for row in newest if "start" in row],
@@ -204,54 +204,37 @@ def read(state_dirs: Iterable[str], site: str) -> Past:
     )
 
 
-def _content(path: str) -> bytes:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, _OPEN)
-        with open(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return file.read(2 * LARGEST)
-    return b""
-
-
 def _rows(content: bytes) -> Iterator[Row]:
-    """Yield what a file has; a line that makes no sense is left out."""
-    for line in content.split(b"\n"):
-        if line:
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and not row.keys().isdisjoint(_KINDS):
-                    yield row
+    return (row for row in parsed(content) if not row.keys().isdisjoint(_KINDS))
 
 
 def _start(row: Row) -> Row:
-    steps: list[Row] = [{"step": str(one[0]), "seconds": float(one[1])} for one in _list(row, "steps") if _is_step(one)]
+    steps: list[Row] = [{"step": str(one[0]), "seconds": float(one[1])} for one in items(row, "steps") if _is_step(one)]
     known = {
-        "kind": _text(row, "start"),
-        "at": _number(row, "at"),
-        "outcome": FAILED if _text(row, "failure") else READY,
+        "kind": text(row, "start"),
+        "at": number(row, "at"),
+        "outcome": FAILED if text(row, "failure") else READY,
     }
-    texts = {key: _text(row, key) for key in ("way", "failure", "incident")}
+    texts = {key: text(row, key) for key in ("way", "failure", "incident")}
     return {**known, "seconds": round(sum(one["seconds"] for one in steps), 4), "steps": steps, **texts}
 
 
 def _deploy(row: Row) -> Row:
-    outcome = FAILED if _text(row, "failure") else DONE
-    known = {"at": _number(row, "at"), "cause": _text(row, "deploy"), "outcome": outcome}
-    texts = {key: _text(row, key) for key in ("failure", "incident")}
-    return {**known, "seconds": _number(row, "seconds"), **texts, "worker": int(_number(row, "worker"))}
+    outcome = FAILED if text(row, "failure") else DONE
+    known = {"at": number(row, "at"), "cause": text(row, "deploy"), "outcome": outcome}
+    texts = {key: text(row, key) for key in ("failure", "incident")}
+    return {**known, "seconds": number(row, "seconds"), **texts, "worker": int(number(row, "worker"))}
 
 
 def _slow(row: Row) -> Row:
-    split = _list(row, "split")
+    split = items(row, "split")
     known = split if len(split) == len(_SPLIT) else [None] * len(_SPLIT)
     return {
-        "at": _number(row, "at"),
-        **{key: _text(row, key) for key in ("method", "path")},
-        "status": int(_number(row, "status")),
-        "seconds": _number(row, "slow"),
-        "split": {
-            name: float(one) if type(one) in (int, float) else None for name, one in zip(_SPLIT, known, strict=True)
-        },
+        "at": number(row, "at"),
+        **{key: text(row, key) for key in ("method", "path")},
+        "status": int(number(row, "status")),
+        "seconds": number(row, "slow"),
+        "split": {name: float(one) if is_number(one) else None for name, one in zip(_SPLIT, known, strict=True)},
     }
 
 
@@ -273,19 +256,4 @@ def _is_same(one: Row, kin: Row) -> bool:
 
 
 def _is_step(one: Any) -> bool:
-    return isinstance(one, list) and len(one) == 2 and type(one[1]) in (int, float)
-
-
-def _list(row: Row, name: str) -> list[Any]:
-    value = row.get(name)
-    return value if isinstance(value, list) else []
-
-
-def _text(row: Row, name: str) -> str:
-    value = row.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
+    return isinstance(one, list) and len(one) == 2 and is_number(one[1])

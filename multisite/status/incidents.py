@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from multisite.logs.incidents import ENDING, FOLDER, LARGEST
 from multisite.logs.keptfiles import file_name
+from multisite.logs.records import Record, content_of, items, number, parsed, text
 from multisite.status.sight import closed_place, state_folders
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 MOST_DONE = 20  # deeds that are shown after an incident: the first ones
 SAME_DEED = 60.0  # seconds within which several workers report the same
 LONGEST_FILE = 2 * LARGEST  # bytes that are read; one that is being written may be a little larger than it should
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def find(home: Home, incident: str) -> Incident | None:
     records = [one for path in _paths(home) for one in _records(path, mark) if one.get("incident") == incident]
     if not records:
         return _of_a_command(home, incident)
-    return _joined(incident, sorted(records, key=_at), _deeds(home, {_text(one, "site") for one in records}))
+    return _joined(incident, sorted(records, key=_at), _deeds(home, {text(one, "site") for one in records}))
 
 
 def latest(home: Home, most: int = 20, site: str = "") -> list[Incident]:
@@ -80,9 +77,9 @@ def latest(home: Home, most: int = 20, site: str = "") -> list[Incident]:
             break  # none of what follows is newer
         for record in _records(path):
             if record.get("incident"):
-                found.setdefault(_text(record, "incident"), []).append(record)
+                found.setdefault(text(record, "incident"), []).append(record)
     newest = sorted(found.items(), key=lambda one: min(map(_at, one[1])), reverse=True)[:most]
-    deeds = _deeds(home, {_text(one, "site") for _, records in newest for one in records})
+    deeds = _deeds(home, {text(one, "site") for _, records in newest for one in records})
     return [_joined(incident, sorted(records, key=_at), deeds) for incident, records in newest]
 
 
@@ -93,16 +90,16 @@ def closed(home: Home) -> str:
 
 def _joined(incident: str, records: list[Record], deeds: dict[str, list[Record]]) -> Incident:
     """Join what several processes noted of an incident: the first has the cause, others may know the request."""
-    site = next(filter(None, (_text(one, "site") for one in records)), "")
-    records = [one for one in records if _text(one, "site") in ("", site)]  # another site can only have copied the id
+    site = next(filter(None, (text(one, "site") for one in records)), "")
+    records = [one for one in records if text(one, "site") in ("", site)]  # another site can only have copied the id
     first, at = next((one for one in records if one.get("cause")), records[0]), _at(records[0])
     later = [
-        {"at": _at(one), "did": "failed", "text": _text(one, "cause")}
+        {"at": _at(one), "did": "failed", "text": text(one, "cause")}
         for one in records
         if one is not first and one.get("cause")
     ]
     done = [
-        {"at": _at(one), "did": _text(one, "did"), "text": _text(one, "text")}
+        {"at": _at(one), "did": text(one, "did"), "text": text(one, "text")}
         for one in deeds.get(site, ())
         if _at(one) >= at
     ]
@@ -111,8 +108,8 @@ def _joined(incident: str, records: list[Record], deeds: dict[str, list[Record]]
         incident,
         at,
         site,
-        _text(first, "cause"),
-        next(filter(None, (_text(one, "remedy") for one in records)), ""),
+        text(first, "cause"),
+        next(filter(None, (text(one, "remedy") for one in records)), ""),
         {name: str(request.get(name, "")) for name in ("method", "host", "path")} if request else {},
         next(filter(None, (_lines(one, "traceback") for one in records)), []),
         next(filter(None, (_lines(one, "output") for one in records)), []),
@@ -137,7 +134,7 @@ def _deeds(home: Home, sites: Iterable[str]) -> dict[str, list[Record]]:
         if any(_is_of(path, site) for site in wanted):
             for record in _records(path, b'"did"'):
                 if record.get("did"):
-                    found.setdefault(_text(record, "site"), []).append(record)
+                    found.setdefault(text(record, "site"), []).append(record)
     return found
 
 
@@ -151,7 +148,7 @@ def _of_a_command(home: Home, incident: str) -> Incident | None:
         return None
     lines = _lines(row, "traceback")
     cause = f"a command failed: {lines[-1] if lines else 'nobody knows how'}"
-    return Incident(incident, _at(row), _text(row, "site"), cause, "report it to the authors", traceback=lines)
+    return Incident(incident, _at(row), text(row, "site"), cause, "report it to the authors", traceback=lines)
 
 
 # Reading
@@ -177,34 +174,12 @@ def _written(path: str) -> float:
 
 
 def _records(path: str, mark: bytes = b"") -> Iterator[Record]:
-    """Yield what a file has, of the lines with `mark` in them; a line that makes no sense is left out."""
-    for line in _content(path).split(b"\n"):
-        if line and mark in line:
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                if isinstance(record, dict):
-                    yield record
-
-
-def _content(path: str) -> bytes:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, _OPEN)
-        with open(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return file.read(LONGEST_FILE)
-    return b""
+    return parsed(content_of(path, LONGEST_FILE), mark)
 
 
 def _at(record: Record) -> float:
-    at = record.get("at")
-    return float(at) if isinstance(at, int | float) else 0.0
-
-
-def _text(record: Record, name: str) -> str:
-    value = record.get(name)
-    return value if isinstance(value, str) else ""
+    return number(record, "at")
 
 
 def _lines(record: Record, name: str) -> list[str]:
-    value = record.get(name)
-    return [str(line) for line in value] if isinstance(value, list) else []
+    return [str(line) for line in items(record, name)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from multisite.logs.records import is_number
+
 STATES = {
     "": "no registry",
     "connecting": "connecting",
@@ -88,8 +90,8 @@ def _incidents(node: str, figures: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _number(value: object) -> float:
-    return value if isinstance(value, int | float) else 0
+def _number(value: Any) -> float:
+    return value if is_number(value) else 0
 
 
 def headline(registry: dict[str, Any], age: str) -> str:

@@ -129,8 +129,8 @@ class Supervisor(Handed):
         self._context.tell = self._events.tell
         self._sites = SupervisedSites(live, self._context)
         self._load = LoadReport(live.home)
-        home, owners = live.home, lambda: self._sites.catalogue.owners
-        self._membership = Membership(home, self._loop, self._announced, owners, self._others_changed)
+        home, catalogue = live.home, lambda: self._sites.catalogue
+        self._membership = Membership(home, self._loop, self._announced, catalogue, self._others_changed)
         self._leases = Leases(self._loop, lambda: self._sites.home, lambda: self._sites, self._membership)
         self._context.leases = self._leases
         counted = os.path.join(rundir.path, usage.FOLDER)

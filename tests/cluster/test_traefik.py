@@ -37,6 +37,23 @@ def test_names_that_differ_by_case_are_different_routers() -> None:
     assert not [key for key in found if "healthcheck" in key]
 
 
+def test_a_site_that_some_machines_run_is_asked_for_only_there() -> None:
+    """Any other machine would answer 421."""
+    machines = [f"10.0.0.{number}:8000" for number in (1, 2, 3)]
+    claims = {("a.example", "/"): "one", ("b.example", "/"): "two", ("c.example", "/"): "three"}
+    pins = {"one": {machines[1], machines[0]}, "two": {machines[0], machines[1]}, "three": {machines[2]}}
+    found = traefik.keys(claims, machines[:2], "status.example.com", pins=pins)
+
+    def servers(site: str) -> list[str]:
+        service = found[f"traefik/http/routers/multisite-{site}/service"]
+        assert f"traefik/http/services/{service}/loadbalancer/healthcheck/path" in found
+        prefix = f"traefik/http/services/{service}/loadbalancer/servers/"
+        return [value for key, value in found.items() if key.startswith(prefix)]
+
+    assert servers("one") == servers("two") == [f"http://{machine}" for machine in machines[:2]]
+    assert servers("three") == [f"http://{machines[2]}"]
+
+
 def test_without_a_machine_there_is_no_map() -> None:
     """Traefik would answer 503 for every site."""
     assert traefik.keys(CLAIMS, ["web1"]) == {}
@@ -44,10 +61,11 @@ def test_without_a_machine_there_is_no_map() -> None:
 
 def test_clusters_that_share_an_engine_share_no_key() -> None:
     names = ["default", "shop", "shop-2", "shop_2"]
-    of = {name: traefik.keys(CLAIMS, ["10.0.0.1:8000"], cluster=name) for name in names}
+    of = {name: traefik.keys(CLAIMS, ["10.0.0.1:8000"], "", name, {"shop": ["10.0.0.1:8000"]}) for name in names}
     for name, found in of.items():
         others = [key for other in names if other != name for key in of[other]]
         assert all(key.startswith(traefik.prefixes(name)) for key in found)
         assert not [key for key in others if key.startswith(traefik.prefixes(name))]
         services = {key.split("/")[3] for key in found if "/services/" in key}
+        assert len(services) == 2
         assert {value for key, value in found.items() if key.endswith("/service")} == services

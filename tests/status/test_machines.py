@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import pytest
 
 from multisite.cli.top.feed import cluster_rows
 from multisite.cli.top.trends import Trends
 from multisite.cli.top.view import TopView
-from multisite.status.machines import headline, machines
+from multisite.status.machines import age_of, headline, machines
 from multisite.status.needs import needs
+from multisite.status.summary import duration
 
 FIGURES = {
     "sites": 3,
@@ -51,6 +55,16 @@ def test_whatever_others_write_is_shown_without_harm() -> None:
     assert [row["node"] for row in found["nodes"]] == ["b:1"]
     assert [(row["name"], row["processes"]) for row in found["sites"]] == [("y", 0)]
     assert found["incidents"] == []
+
+
+@pytest.mark.parametrize("number", ["-Infinity", "NaN", "1" + "0" * 400, "-1e999", "true"])
+def test_numbers_that_nothing_can_be_computed_with_are_none(number: str) -> None:
+    entries = json.loads(f'{{"node": {{"b:1": {{"since": {number}}}}}, "figures": {{"b:1": {{"load": {number}}}}}}}')
+    found = machines({**TOLD, "entries": entries})
+    (row,) = found["nodes"]
+    assert duration(age_of(row["since"]))
+    assert row["load"] in (0, 1)
+    json.dumps(found, allow_nan=False)
 
 
 def test_the_headline_says_what_follows() -> None:

@@ -140,6 +140,7 @@ def test_traefik_learns_of_machines_and_sites(pair: Pair) -> None:
     conf = pair.first.path / "moya.conf"
     before = conf.read_text()
     conf.write_text(before.replace("[cluster]", "[cluster]\npublish = traefik"))
+    pair.first.site("pinned", nodes=SECOND)
     servers = [f"traefik/http/services/multisite/loadbalancer/servers/{number}/url" for number in (0, 1)]
 
     def found() -> dict[str, str]:
@@ -147,6 +148,10 @@ def test_traefik_learns_of_machines_and_sites(pair: Pair) -> None:
 
     wait_until(lambda: [found().get(key) for key in servers] == [f"http://{FIRST}", f"http://{SECOND}"])
     assert found()["traefik/http/routers/multisite-of-first/rule"] == "Host(`of-first.test`)"
+    wait_until(lambda: "traefik/http/routers/multisite-pinned/rule" in found())
+    service = found()["traefik/http/routers/multisite-pinned/service"]
+    machines = [url for key, url in found().items() if key.startswith(f"traefik/http/services/{service}/")]
+    assert machines == [f"http://{SECOND}"]
     conf.write_text(before)
     wait_until(lambda: not found())
 

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from multisite import __version__
-from multisite.cluster import nodes, traefik
+from multisite.cluster import nodes, pins, traefik
 from multisite.cluster.registry import Address
 from multisite.config.model import Home
 from multisite.router.pool import is_loopback
+from multisite.sites.catalogue import Catalogue
 from multisite.sites.statefile import StateFile
 from multisite.supervisor.cluster.agentprocess import AgentProcess, Message
 from multisite.supervisor.loop import Loop
@@ -44,7 +45,7 @@ class Membership(Handed):
 
     Args:
         figures: returns what is to be announced beside the node: kind → value of JSON.
-        claims: returns domain and mount → name of the site, for Traefik.
+        catalogue: returns the sites, for Traefik.
         changed: is called with the pools that the others announce, where they change: kind → node → value.
 
     Attributes:
@@ -56,7 +57,7 @@ class Membership(Handed):
 
     KEPT = kept("state reason since _begun _entries _version")
     ANEW = (
-        *("node", "_loop", "_home", "_figures", "_claims", "_changed", "_agent", "_asked", "_unsent", "_questions"),
+        *("node", "_loop", "_home", "_figures", "_catalogue", "_changed", "_agent", "_asked", "_unsent", "_questions"),
         *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map_of"),
     )
 
@@ -65,10 +66,10 @@ class Membership(Handed):
         home: Home,
         loop: Loop,
         figures: Callable[[], dict[str, Any]],
-        claims: Callable[[], Mapping[tuple[str, str], str]],
+        catalogue: Callable[[], Catalogue],
         changed: Callable[[dict[str, dict[str, Any]]], None],
     ) -> None:
-        self._loop, self._figures, self._claims, self._changed = loop, figures, claims, changed
+        self._loop, self._figures, self._catalogue, self._changed = loop, figures, catalogue, changed
         self._home: Home | None = None
         self.node = self.reason = ""
         self.state = "connecting" if home.cluster.url else ""
@@ -170,10 +171,10 @@ class Membership(Handed):
             listed = {str(machine) for machine in nodes.machines(home)}
             alive = self._entries.get(NODE, {}).keys() | {self.node}
             cluster = Address.parse(home.cluster.url).name
-            reasons = (self._claims(), alive & listed if listed else alive, home.service.status_domain, cluster)
+            reasons = (self._catalogue(), alive & listed if listed else alive, home.service.status_domain, cluster)
         if reasons != self._map_of:
             self._map_of = reasons
-            agent.write({"publish": traefik.keys(*reasons) if reasons else None, "owner": self.node})
+            agent.write({"publish": _map(home, *reasons) if reasons else None, "owner": self.node})
 
     def _ours(self) -> dict[str, Any]:
         assert self._home
@@ -293,6 +294,11 @@ class Membership(Handed):
 def is_local(node: str) -> bool:
     """Tell whether a node is one of several on this machine, at addresses of the loopback interface."""
     return is_loopback(node.rpartition(":")[0].strip("[]"))
+
+
+def _map(home: Home, catalogue: Catalogue, alive: set[str], status_host: str, cluster: str) -> dict[str, str]:
+    """Return the map for Traefik."""
+    return traefik.keys(catalogue.owners, alive, status_host, cluster, pins.of_sites(catalogue.sites, home))
 
 
 def _address(home: Home | None) -> Address | str:
