@@ -14,6 +14,7 @@ from multisite import __version__
 from multisite.control import draining
 from multisite.control.rundir import RuntimeDir
 from multisite.proxy import handoff
+from multisite.router import statistics
 from multisite.sites import statefile, usage
 from multisite.sites.changes import QUIET
 from multisite.sites.failures import of_starts
@@ -178,9 +179,7 @@ class Supervisor(Handed):
 
     def _statistics(self) -> dict[str, Any]:
         me = {"version": __version__, "pid": os.getpid(), "uid": os.getuid(), "gid": os.getgid(), "cwd": os.getcwd()}
-        from multisite.router import report  # a supervisor that nobody asks for them never loads what relays
-
-        return report.statistics(self._sites.home, self._subscriptions.describe(), me)
+        return statistics.document(self._sites.home, self._subscriptions.describe(), me)
 
     def _announced(self) -> dict[str, Any]:
         """Return what other machines are told."""

@@ -13,8 +13,10 @@ import pytest
 from multisite.config import nodes
 from multisite.config.model import Home
 from multisite.config.read import read_home
+from multisite.router import statistics
 from multisite.router.counts import NodeCounts
-from multisite.router.report import Report, djb33x, statistics
+from multisite.router.report import Report
+from multisite.router.statistics import djb33x
 
 US = {"version": "1.0", "pid": 7, "uid": 1, "gid": 2, "cwd": "/"}
 
@@ -70,7 +72,7 @@ def test_the_statistics(home: Home) -> None:
     """Of uWSGI's Fastrouter, key by key."""
     counted(home, "subscription", "s.example", "127.0.0.1:9", 5, 2)
     counted(home, "to", "*", "10.0.0.5:3031", 2)
-    document = statistics(home, told(), US)
+    document = statistics.document(home, told(), US)
     json.loads(json.dumps(document))
     assert {key: value for key, value in document.items() if key != "subscriptions"} == {
         **US,
@@ -91,12 +93,12 @@ def test_the_statistics(home: Home) -> None:
 
 
 def test_the_statistics_without_nodes(home: Home) -> None:
-    document = statistics(home, {"sockets": [], "keys": []}, US)
+    document = statistics.document(home, {"sockets": [], "keys": []}, US)
     assert (document["cheap"], document["subscriptions"], document["static_nodes"]) == (1, [], [])
 
 
 def test_who_is_not_known_has_no_user(home: Home) -> None:
-    [subscription] = statistics(home, told(uid=-1, protocol="http"), US)["subscriptions"]
+    [subscription] = statistics.document(home, told(uid=-1, protocol="http"), US)["subscriptions"]
     assert (subscription["nodes"][0]["uid"], subscription["nodes"][0]["proto"]) == (0, 104)
 
 
