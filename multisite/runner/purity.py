@@ -173,18 +173,43 @@ def strangers(folders: Iterable[str]) -> str:
         if not elsewhere:
             return repr(finder)
         found += elsewhere
-    return next(filter(None, map(_stranger_in, found)), "")
+    walked: set[str] = set()
+    return next(filter(None, (_stranger_in(folder, walked) for folder in found)), "")
 
 
-def _stranger_in(folder: str) -> str:
+def _stranger_in(folder: str, walked: set[str]) -> str:
+    """Look at a folder and all below it, each once: a package's own may be inside another; `walked` gets them."""
     for path in _above(folder):
         if _is_strange(path):
             return path
-    for top, below, names in os.walk(folder):
-        for name in (*below, *names):
-            if _is_strange(os.path.join(top, name), in_it=True):
-                return os.path.join(top, name)
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        if path in walked:
+            continue
+        walked.add(path)
+        for entry in _entries(path):
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if stat.S_ISLNK(status.st_mode):
+                is_strange = any(map(_is_strange, _above(entry.path)))
+            else:
+                is_strange = _is_writable(status)
+            if is_strange:
+                return entry.path
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append(entry.path)
     return ""
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _above(path: str) -> Iterator[str]:
@@ -195,17 +220,20 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _is_strange(path: str, *, in_it: bool = False) -> bool:
+def _is_strange(path: str) -> bool:
     """Tell whether others may write it; above our folders, one in which all users have their own files is harmless."""
     try:
         status = os.stat(path)
     except OSError:
         return False
-    if in_it and os.path.islink(path):
-        return any(map(_is_strange, _above(path)))
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        return bool(status.st_uid)
+    return _is_writable(status)
+
+
+def _is_writable(status: os.stat_result) -> bool:
+    """Tell whether a user other than root may write it, as its owner, with its group, or as anybody."""
     others = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid else 0)
-    if not in_it and stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-        others = 0
     return bool(status.st_uid or status.st_mode & others)
 
 

@@ -129,7 +129,7 @@ def test_start_up_files_name_their_variables(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
-@pytest.mark.parametrize("change", ["owner", "mode", "folder", "link", "none"])
+@pytest.mark.parametrize("change", ["owner", "mode", "folder", "link", "link to nothing yet", "none"])
 def test_what_others_than_root_may_write_is_found(tmp_path: Path, change: str) -> None:
     folder = tmp_path / "packages"
     (folder / "package").mkdir(parents=True)
@@ -143,16 +143,18 @@ def test_what_others_than_root_may_write_is_found(tmp_path: Path, change: str) -
     elif change == "folder":
         wanted = str(module.parent)
         module.parent.chmod(0o777)
-    elif change == "link":
+    elif change.startswith("link"):
         other = tmp_path / "elsewhere"
         other.mkdir()
         os.chown(other, 33, 33)
-        (other / "file.py").write_text("")
+        if change == "link":
+            (other / "file.py").write_text("")
         wanted = str(folder / "linked.py")
         (folder / "linked.py").symlink_to(other / "file.py")
     else:
         wanted = ""
     assert purity.strangers([str(folder)]) == wanted
+    assert purity.strangers([str(folder), str(tmp_path / "packages"), str(folder / "package")]) == wanted
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
