@@ -78,13 +78,16 @@ WITHIN = 60.0  # seconds, on a machine that has other things to do
 
 
 def wait_until(what: Callable[[], Any], seconds: float = WITHIN) -> Any:
-    """Return the first true answer of `what`; fails when time is up."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """Return the first true answer of `what`; fails when time is up.
+
+    The longer it takes, the less often it asks: what is asked has something to do as well, and only one processor.
+    """
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < seconds:
         answer = what()
         if answer:
             return answer
-        time.sleep(0.01)
+        time.sleep(min(0.1, max(0.01, waited / 10)))
     raise AssertionError(f"waited {seconds} s in vain")
 
 
