@@ -263,7 +263,9 @@ def test_status_is_shown_again_until_interrupted(home: pathlib.Path) -> None:
     for name in ("blog", "shop"):
         add(home, name)
     words = [sys.executable, "-m", "multisite", "--home", str(home), "status", "--watch", "blog"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stdout
         seen: list[str] = []
         while sum(line.startswith("multisite ") for line in seen) < 2:

@@ -152,7 +152,7 @@ class Backend:
     def wait_ready(self) -> float:
         """Seconds from the start to READY=1."""
         while not any(notice.startswith("READY=1") for notice in self.told):
-            notice = self._next_notice(0.05)
+            notice = self.next_notice(0.05)
             if notice:
                 self.told.append(notice)
             elif self.process.poll() is not None:
@@ -162,11 +162,11 @@ class Backend:
 
     def notice(self) -> str:
         """The next thing that it tells."""
-        notice = self._next_notice(WITHIN)
+        notice = self.next_notice(WITHIN)
         assert notice, "it tells nothing"
         return notice
 
-    def _next_notice(self, within: float) -> str:
+    def next_notice(self, within: float) -> str:
         """The next thing that it tells; "" if it tells none for so many seconds."""
         while END not in self._said:
             if not select.select([self.notices], [], [], within)[0]:
