@@ -13,8 +13,8 @@ Then each of these may follow:
     {"leave": true}                      withdraw all of it, and end
 
 It writes ``{"state": "connected" or "away", "reason": …}`` when that changes, ``{"version": …, "entries": …}`` with
-all of each kind of which anything is different, and ``{"answer": ID, "result": …}`` or ``{"answer": ID, "error": …}``.
-It ends with the socket; what it announced then lives on for its time to live, which lets a new supervisor carry on.
+what is different from what was known, and ``{"answer": ID, "result": …}`` or ``{"answer": ID, "error": …}``. It ends
+with the socket; what it announced then lives on for its time to live, which lets a new supervisor carry on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 
 from multisite.cluster import traefik
 from multisite.cluster.engines import open_registry
-from multisite.cluster.localcopy import TTL, WITHDRAWN, Entries, LocalCopy
+from multisite.cluster.localcopy import TTL, WITHDRAWN, Entries, LocalCopy, differences
 from multisite.cluster.registry import Address, EngineAway, Registry, Version
 
 POLL_EVERY = 1.0  # seconds between two looks at the version
@@ -119,7 +119,7 @@ class Agent:
             if is_back or not known or version.epoch != known.epoch:
                 self._written = None
                 self._announce_all(self._own)
-            if self._copy.take(self._registry.snapshot(), time.monotonic()) or known is None:
+            if self._copy.take(self._registry.snapshot(self._copy.since), time.monotonic()) or known is None:
                 self._publish()
 
     def _announce(self, own: Entries) -> None:
@@ -189,14 +189,9 @@ class Agent:
         return registry.holder(key)
 
     def _publish(self) -> None:
-        """Tell the kinds of which something is different: figures change all the time, and the others seldom."""
+        """Tell what is different: figures are all the time, and the rest seldom."""
         before, self._told = self._told, self._copy.entries
-        changed = {
-            kind: self._told.get(kind, {})
-            for kind in {**before, **self._told}
-            if self._told.get(kind) != before.get(kind)
-        }
-        self._tell({"version": self._copy.version, "entries": changed})
+        self._tell({"version": self._copy.version, "entries": differences(before, self._told)})
 
     def _leave(self) -> None:
         """Withdraw what is ours, if the engine answers at once."""

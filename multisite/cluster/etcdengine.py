@@ -25,7 +25,7 @@ import requests
 from etcd3gw.client import Etcd3Client
 from etcd3gw.exceptions import ConnectionFailedError, ConnectionTimeoutError, Etcd3Exception
 
-from multisite.cluster.registry import ANSWERS_WITHIN, Address, EngineAway, Snapshot, Version
+from multisite.cluster.registry import ANSWERS_WITHIN, FIGURES, Address, EngineAway, Snapshot, Version
 
 _T = TypeVar("_T")
 PORT = 2379
@@ -47,6 +47,7 @@ class EtcdRegistry:
         self._prefix = f"/multisite/{address.name}/"
         self._entries = self._prefix + "entries/"
         self._epoch = ""
+        self._counted = Version("", 0), 0  # entries at the last snapshot
         self._owned: _Owned | None = None
         self._leases: dict[tuple[str, str], tuple[int, int]] = {}  # by key and owner: etcd's lease, and our number
         self._watch: _Watch | None = None
@@ -105,14 +106,24 @@ class EtcdRegistry:
         """Return the version."""
         return self._look({"key": _b64(self._entries), "range_end": _b64(_end(self._entries)), "count_only": True})[0]
 
-    def snapshot(self) -> Snapshot:
-        """Return all entries."""
-        version, found = self._look({"key": _b64(self._entries), "range_end": _b64(_end(self._entries))})
+    def snapshot(self, since: Version | None = None) -> Snapshot:
+        """Return all entries, or those that are new, if etcd counts as many as it did and those that it made since."""
+        request = {"key": _b64(self._entries), "range_end": _b64(_end(self._entries))}
+        is_whole, pairs = True, []
+        if since and since == self._counted[0]:
+            version, found = self._look({**request, "min_mod_revision": since.number + 1})
+            pairs, count = found.get("kvs", []), int(found.get("count", 0))
+            made = sum(int(pair["create_revision"]) > since.number for pair in pairs)
+            is_whole = version.epoch != since.epoch or count != self._counted[1] + made
+        if is_whole:
+            version, found = self._look(request)
+            pairs, count = found.get("kvs", []), int(found.get("count", 0))
+        self._counted = version, count
         entries: dict[str, dict[str, str]] = {}
-        for pair in found.get("kvs", ()):
+        for pair in pairs:
             kind, _, key = _text_of(pair["key"])[len(self._entries) :].partition("/")
             entries.setdefault(kind, {})[key] = _text_of(pair.get("value", ""))
-        return Snapshot(version, entries)
+        return Snapshot(version, entries, is_whole)
 
     def _look(self, request: dict[str, Any]) -> tuple[Version, dict[str, Any]]:
         """Return the version and the answer to a range request, at one moment."""
@@ -243,6 +254,9 @@ class _Watch:
         self._hint.clear()
         return came
 
+    def _is_news(self, event: dict[str, Any]) -> bool:
+        return not _text_of(event["kv"]["key"]).startswith(f"{self._prefix}{FIGURES}/")
+
     def _read(self) -> None:
         request = {"create_request": {"key": _b64(self._prefix), "range_end": _b64(_end(self._prefix))}}
         try:
@@ -251,9 +265,10 @@ class _Watch:
                 session.trust_env = False
                 answer = session.post(url, json=request, stream=True, timeout=(ANSWERS_WITHIN, None))
                 for line in answer.iter_lines():
-                    if "events" in json.loads(line or "{}").get("result", {}):
+                    events = json.loads(line or "{}").get("result", {}).get("events", ())
+                    if any(map(self._is_news, events)):
                         self._hint.set()
-        except (Etcd3Exception, requests.RequestException, ValueError):
+        except (Etcd3Exception, requests.RequestException, KeyError, ValueError):
             threading.Event().wait(ANSWERS_WITHIN / 2)  # the next watch would fail at once, too
 
 

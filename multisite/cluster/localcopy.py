@@ -35,9 +35,14 @@ class LocalCopy:
         self.version = version
         self.entries: Entries = {kind: dict(found) for kind, found in (entries or {}).items()}
         self.waits_until: float | None = None
-        self._theirs: Entries = {}
+        self._theirs: Entries = {}  # with those that their owners have withdrawn
         self._was_away = True
         self._trusts_at = 0.0
+
+    @property
+    def since(self) -> Version | None:
+        """The version after which what is new suffices; None where all entries are needed."""
+        return None if self._was_away else self.version
 
     def away(self) -> None:
         """Take note that the engine does not answer."""
@@ -49,11 +54,8 @@ class LocalCopy:
             self._was_away = False
             self._trusts_at = now + GRACE
         self.version = snapshot.version
-        lost = self._lost(snapshot.entries)
-        self._theirs = {
-            kind: {key: value for key, value in found.items() if value != WITHDRAWN}
-            for kind, found in snapshot.entries.items()
-        }
+        self._theirs = snapshot.entries if snapshot.is_whole else _merged(self._theirs, snapshot.entries)
+        lost = self._lost(self._theirs)
         self.waits_until = self._trusts_at if lost and now < self._trusts_at else None
         return self._become(_merged(lost, self._theirs) if self.waits_until else self._theirs)
 
@@ -72,8 +74,33 @@ class LocalCopy:
         }
 
     def _become(self, entries: Entries) -> bool:
-        before, self.entries = self.entries, {kind: dict(found) for kind, found in entries.items() if found}
+        count = {
+            kind: counts
+            for kind, found in entries.items()
+            if (counts := {key: value for key, value in found.items() if value != WITHDRAWN})
+        }
+        before, self.entries = self.entries, count
         return before != self.entries
+
+
+def differences(before: Entries, after: Entries) -> Entries:
+    """Return what turns entries into others: what is new or changed, and `WITHDRAWN` for what is gone."""
+    found: Entries = {}
+    for kind in {**before, **after}:
+        old, new = before.get(kind, {}), after.get(kind, {})
+        changed = {key: value for key, value in new.items() if old.get(key) != value}
+        changed |= {key: WITHDRAWN for key in old if key not in new}
+        if changed:
+            found[kind] = changed
+    return found
+
+
+def applied(entries: Entries, changed: Entries) -> Entries:
+    """Return entries with the `differences` to others; neither is altered."""
+    found = dict(entries)
+    for kind, values in changed.items():
+        found[kind] = {key: value for key, value in {**found.get(kind, {}), **values}.items() if value != WITHDRAWN}
+    return {kind: values for kind, values in found.items() if values}
 
 
 def _merged(one: Entries, other: Entries) -> Entries:

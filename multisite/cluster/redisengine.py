@@ -5,15 +5,18 @@ All keys begin with ``multisite:{NAME}:``. The braces keep them on one server of
 | key | what |
 |---|---|
 | ``epoch`` | random text, made when it is not there: another one after the data was lost |
-| ``version`` | grows with each change |
+| ``version`` | grows with each change; at least the milliseconds of the server's clock |
 | ``entries`` | hash: ``KIND KEY`` → value |
 | ``expires`` | sorted set: ``KIND KEY`` → milliseconds of the server's clock until which it counts |
+| ``changed`` | sorted set: ``KIND KEY`` → version that added or changed it |
+| ``removed`` | version that last removed any |
 | ``lease:KEY`` | ``NUMBER OWNER``, with a time to live |
 | ``fence`` | the last number of any lease |
 | ``published`` | hash: what `publish` wrote, by key |
 
 Each change is one script, and so is each look: nobody sees half of one. A failover may lose the last moments, because
-Redis replicates later; so leases are best effort. Their numbers still grow: they are at least the server's clock.
+Redis replicates later; so leases are best effort. Their numbers still grow: they are at least the server's clock, and
+so is the version. What a failover took back, its owner announces again, under a version that nobody has seen.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from multisite.cluster.registry import ANSWERS_WITHIN, Address, EngineAway, Snapshot, Version
+from multisite.cluster.registry import ANSWERS_WITHIN, FIGURES, Address, EngineAway, Snapshot, Version
+
+_KEYS = ("epoch", "version", "entries", "expires", "changes", "changed", "removed")
+MOST_NEW = 2000  # entries above which a look reads all of them: a script's stack is bounded
 
 _NOW = """
 local time = redis.call('TIME')
@@ -37,19 +43,25 @@ _SWEEP = (
     _NOW
     + """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
-local gone = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 1000)
-local changed = #gone > 0
-if changed then
-  redis.call('HDEL', KEYS[3], unpack(gone))
-  redis.call('ZREM', KEYS[4], unpack(gone))
+local is_news = false
+local function grow()
+  local number = string.format('%.0f', math.max(now, (redis.call('GET', KEYS[2]) or 0) + 1))
+  redis.call('SET', KEYS[2], number)
+  return number
 end
+local function remove(names)
+  redis.call('HDEL', KEYS[3], unpack(names))
+  redis.call('ZREM', KEYS[4], unpack(names))
+  redis.call('ZREM', KEYS[6], unpack(names))
+  redis.call('SET', KEYS[7], grow())
+  is_news = true
+end
+local gone = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 1000)
+if #gone > 0 then remove(gone) end
 """
 )
 _RETURN = """
-if changed then
-  redis.call('INCR', KEYS[2])
-  redis.call('PUBLISH', KEYS[5], '')
-end
+if is_news then redis.call('PUBLISH', KEYS[5], '') end
 """
 _ANNOUNCE = (
     _SWEEP
@@ -57,7 +69,8 @@ _ANNOUNCE = (
 redis.call('ZADD', KEYS[4], now + ARGV[4], ARGV[2])
 if redis.call('HGET', KEYS[3], ARGV[2]) ~= ARGV[3] then
   redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
-  changed = true
+  redis.call('ZADD', KEYS[6], grow(), ARGV[2])
+  is_news = is_news or ARGV[5] == 'news'
 end
 """
     + _RETURN
@@ -65,8 +78,7 @@ end
 _WITHDRAW = (
     _SWEEP
     + """
-redis.call('ZREM', KEYS[4], ARGV[2])
-changed = redis.call('HDEL', KEYS[3], ARGV[2]) == 1 or changed
+if redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then remove({ARGV[2]}) end
 """
     + _RETURN
 )
@@ -75,12 +87,24 @@ _LOOK = (
     + _RETURN
     + """
 local found = {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]) or '0'}
-if ARGV[2] == 'all' then
-  found[3] = redis.call('HGETALL', KEYS[3])
+if ARGV[2] == '' then return found end
+local since, removed = tonumber(ARGV[4]), tonumber(redis.call('GET', KEYS[7]) or 0)
+if ARGV[3] == found[1] and removed <= since and since <= tonumber(found[2]) then
+  local names = redis.call('ZRANGEBYSCORE', KEYS[6], '(' .. ARGV[4], '+inf', 'LIMIT', 0, MOST + 1)
+  if #names <= MOST then
+    found[3], found[4] = 'new', {}
+    local values = #names > 0 and redis.call('HMGET', KEYS[3], unpack(names)) or {}
+    for at, name in ipairs(names) do
+      table.insert(found[4], name)
+      table.insert(found[4], values[at])
+    end
+    return found
+  end
 end
+found[3], found[4] = 'all', redis.call('HGETALL', KEYS[3])
 return found
 """
-)
+).replace("MOST", str(MOST_NEW))
 _LEASE = (
     _NOW
     + """
@@ -112,7 +136,7 @@ class RedisRegistry:
     def __init__(self, url: str) -> None:
         self._client = _client(url)
         self._prefix = f"multisite:{{{Address.parse(url).name}}}:"
-        self._keys = [self._prefix + name for name in ("epoch", "version", "entries", "expires", "changes")]
+        self._keys = [self._prefix + name for name in _KEYS]
         self._hints: Any = None
         register = self._client.register_script
         self._announce, self._withdraw, self._look = register(_ANNOUNCE), register(_WITHDRAW), register(_LOOK)
@@ -130,7 +154,7 @@ class RedisRegistry:
 
     def announce(self, kind: str, key: str, value: str, ttl: float) -> None:
         """Add an entry, or confirm it."""
-        self._entries(self._announce, f"{kind} {key}", value, round(ttl * 1000))
+        self._entries(self._announce, f"{kind} {key}", value, round(ttl * 1000), "" if kind == FIGURES else "news")
 
     def withdraw(self, kind: str, key: str) -> None:
         """Remove an entry."""
@@ -141,14 +165,14 @@ class RedisRegistry:
         epoch, number = self._entries(self._look, "")
         return Version(epoch, int(number))
 
-    def snapshot(self) -> Snapshot:
-        """Return all entries."""
-        epoch, number, fields = self._entries(self._look, "all")
+    def snapshot(self, since: Version | None = None) -> Snapshot:
+        """Return all entries, or those that are new."""
+        epoch, number, which, fields = self._entries(self._look, "entries", *(since or ("", 0)))
         found: dict[str, dict[str, str]] = {}
         for name, value in zip(fields[::2], fields[1::2], strict=True):
             kind, _, key = name.partition(" ")
             found.setdefault(kind, {})[key] = value
-        return Snapshot(Version(epoch, int(number)), found)
+        return Snapshot(Version(epoch, int(number)), found, which == "all")
 
     def changes(self, timeout: float) -> bool:
         """Wait for a message that there was a change."""

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 DEFAULT_NAME = "default"  # of a cluster, where the URL names none
 ANSWERS_WITHIN = 2.0  # seconds that an engine has for one answer
+FIGURES = "figures"  # the kind that is different all the time, so an engine hints at no change of it
 
 
 class EngineAway(Exception):
@@ -36,10 +37,16 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All entries at one moment: kind → key → value."""
+    """The entries at one moment.
+
+    Attributes:
+        entries: kind → key → value.
+        is_whole: whether these are all; otherwise they are those that were added or changed, and none was removed.
+    """
 
     version: Version
     entries: dict[str, dict[str, str]] = field(default_factory=dict)
+    is_whole: bool = True
 
 
 class Registry(Protocol):
@@ -57,11 +64,18 @@ class Registry(Protocol):
     def version(self) -> Version:
         """Return the version as it is now; this is cheap."""
 
-    def snapshot(self) -> Snapshot:
-        """Return all entries."""
+    def snapshot(self, since: Version | None = None) -> Snapshot:
+        """Return all entries; those that are new suffice if none is gone.
+
+        Args:
+            since: the version of the last snapshot, if the caller has kept it.
+        """
 
     def changes(self, timeout: float) -> bool:
-        """Wait for a hint that the version may be another, for at most so many seconds. Hints may get lost."""
+        """Wait for a hint that the version may be another, for at most so many seconds. Hints may get lost.
+
+        `FIGURES` are none of their reasons.
+        """
 
     def lease(self, key: str, owner: str, ttl: float) -> int | None:
         """Take a lease or renew it; return its number, or None while another owner has it.

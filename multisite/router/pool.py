@@ -42,6 +42,9 @@ class Member:
     uid: int = -1
 
 
+_Read = dict[str, tuple[str, dict[str, Member]]]  # key → algorithm, and members by address
+
+
 class Pool:
     """All members, bounded in number.
 
@@ -57,7 +60,8 @@ class Pool:
         self.counted: Counter[str] = Counter()
         self._members: dict[str, dict[str, Member]] = {}
         self._algorithms: dict[str, str] = {}
-        self._others: dict[str, tuple[str, dict[str, Member]]] = {}  # by key: algorithm and members of other machines
+        self._others: _Read = {}  # by key: algorithm and members of other machines
+        self._documents: dict[int, tuple[Mapping[str, Any], _Read]] = {}  # theirs, by identity
         self._numbers: OrderedDict[tuple[str, str], int] = OrderedDict()  # of signed packets, the oldest first
         self._count = 0
 
@@ -194,18 +198,20 @@ class Pool:
         """Take what other machines share; return whether workers have to read the pool again.
 
         Args:
-            documents: from `shared`, one of each machine. One that is wrong counts for nothing.
+            documents: from `shared`, one of each machine. One that is wrong counts for nothing; one that is the same
+                object as before is not read again.
             now: monotonic seconds.
         """
-        found: dict[str, tuple[str, dict[str, Member]]] = {}
+        known, self._documents = self._documents, {}
+        found: _Read = {}
         for document in documents:
-            try:
-                for key, algorithm, members in islice(read(document), MOST_KEYS - len(found)):
-                    known = found.setdefault(keys.normal(key), (algorithm, {}))[1]
-                    known.update({str(node): Member(node, seen=now) for node in members})
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
-        if _addresses(found) == _addresses(self._others):
+            _, part = self._documents[id(document)] = known.get(id(document)) or (document, _members(document, now))
+            for key, (algorithm, members) in part.items():
+                if key in found:
+                    found[key] = found[key][0], {**found[key][1], **members}
+                elif len(found) < MOST_KEYS:
+                    found[key] = algorithm, members
+        if _nodes(found) == _nodes(self._others):
             return False
         self._others = found
         self.generation += 1
@@ -262,10 +268,20 @@ def read(document: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[Node, ..
         yield key, algorithm if algorithm in ALGORITHMS else "", tuple(map(_of_record, records))
 
 
-def _addresses(found: Mapping[str, tuple[str, Mapping[str, Member]]]) -> dict[str, Any]:
-    return {
-        key: (algorithm, [_record(one.node) for one in members.values()]) for key, (algorithm, members) in found.items()
-    }
+def _members(document: Mapping[str, Any], now: float) -> _Read:
+    """Return what a document of another machine says, nothing if it is wrong."""
+    found: _Read = {}
+    try:
+        for key, algorithm, nodes_of in islice(read(document), MOST_KEYS):
+            known = found.setdefault(keys.normal(key), (algorithm, {}))[1]
+            known.update({str(node): Member(node, seen=now) for node in nodes_of})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return found
+
+
+def _nodes(found: _Read) -> dict[str, Any]:
+    return {key: (algorithm, [one.node for one in members.values()]) for key, (algorithm, members) in found.items()}
 
 
 def _is_reachable(node: Node, is_local: bool) -> bool:

@@ -185,7 +185,7 @@ class Supervisor(Handed):
         """Return what other machines are told."""
         sites = self._sites
         pool = self._subscriptions.pool.shared(membership.is_local(self._membership.node))
-        figures = self._load.of(sites.values(), sites.accounts, len(sites.catalogue.entries))
+        figures = self._load.of(sites.values(), sites.accounts, len(sites.catalogue.entries), self._membership.machines)
         return {membership.FIGURES: figures, membership.POOL: pool}
 
     def _others_changed(self, entries: dict[str, dict[str, Any]]) -> None:

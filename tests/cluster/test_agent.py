@@ -15,7 +15,7 @@ import pytest
 
 from multisite.cluster.agent import _END, Agent
 from multisite.cluster.engines import open_registry
-from multisite.cluster.localcopy import GRACE, LocalCopy
+from multisite.cluster.localcopy import GRACE, WITHDRAWN, LocalCopy
 from multisite.cluster.registry import Version
 
 from . import programs
@@ -59,7 +59,7 @@ def test_only_what_is_different_is_told(tmp_path: Path) -> None:
         one._tick(one._due)
         one._tick(time.monotonic() + GRACE)
     entries = [message["entries"] for message in told if "entries" in message]
-    assert entries == [{"figures": {"b:1": "1"}}, {"pool": {}}]
+    assert entries == [{"figures": {"b:1": "1"}}, {"pool": {"c:1": WITHDRAWN}}]
 
 
 def test_whoever_asks_for_a_lease_learns_why_there_is_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from multisite.cluster import engines
 from multisite.cluster.engines import open_registry
-from multisite.cluster.registry import EngineAway, Registry
+from multisite.cluster.redisengine import MOST_NEW
+from multisite.cluster.registry import FIGURES, EngineAway, Registry, Snapshot, Version
 from multisite.config.model import ClusterOptions, Home
 from tests.servers.harness import eventually
 
@@ -74,11 +76,62 @@ def test_the_version_tells_of_what_is_new_changed_or_gone(one: Registry, other: 
     assert other.snapshot().entries == {}
 
 
+def test_what_is_new_since_a_version_suffices_until_anything_is_gone(one: Registry, other: Registry) -> None:
+    for number in range(3):
+        one.announce("node", str(number), "1", LONG)
+    first = other.snapshot(Version("another", 1))
+    assert first.is_whole
+    assert other.snapshot(first.version) == Snapshot(first.version, {}, is_whole=False)
+    one.announce("node", "1", "1", LONG)
+    one.announce("node", "2", "2", LONG)
+    one.announce("pool", "a b", "ä", LONG)
+    second = other.snapshot(first.version)
+    assert second == Snapshot(second.version, {"node": {"2": "2"}, "pool": {"a b": "ä"}}, is_whole=False)
+    assert other.snapshot(second.version).entries == {}
+    one.withdraw("node", "0")
+    one.announce("node", "3", "1", LONG)
+    third = other.snapshot(second.version)
+    assert third.is_whole
+    assert third.entries == {"node": {"1": "1", "2": "2", "3": "1"}, "pool": {"a b": "ä"}}
+    one.withdraw("node", "3")
+    one.announce("node", "3", "1", LONG)
+    assert other.snapshot(third.version).is_whole
+
+
+def test_of_many_new_entries_all_arrive(one: Registry, other: Registry) -> None:
+    """More than a script of Redis can hold at once."""
+    one.announce("node", "a", "1", LONG)
+    version = other.snapshot().version
+    for number in range(MOST_NEW + 1):
+        one.announce("pool", str(number), "1", LONG)
+    assert len(other.snapshot(version).entries["pool"]) == MOST_NEW + 1
+
+
 def test_an_entry_that_nobody_confirms_goes(one: Registry, other: Registry) -> None:
     one.announce("node", "a", "1", SHORT)
     seen = other.version()
     eventually(lambda: other.version() != seen)
     assert other.snapshot().entries == {}
+
+
+def test_figures_are_no_hint(one: Registry, other: Registry) -> None:
+    """Of two changes, the second is the hint's reason."""
+    eventually(lambda: _hints(one, other))
+    seen = other.version()
+    one.announce(FIGURES, "a", str(seen.number), LONG)
+    assert other.version() != seen
+    assert not other.changes(SHORT)
+    one.announce("node", "a", str(seen.number), LONG)
+    assert other.changes(LONG)
+
+
+def _hints(one: Registry, other: Registry) -> bool:
+    """Whether hints arrive; none is left."""
+    one.announce("node", "a", secrets.token_hex(4), LONG)
+    came = other.changes(1.0)
+    while other.changes(0.2):
+        pass
+    return came
 
 
 def test_a_change_is_hinted_at(one: Registry, other: Registry) -> None:

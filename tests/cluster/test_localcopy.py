@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multisite.cluster.localcopy import GRACE, WITHDRAWN, LocalCopy
+from multisite.cluster.localcopy import GRACE, WITHDRAWN, LocalCopy, applied, differences
 from multisite.cluster.registry import Snapshot, Version
 
 ONE, OTHER = {"node": {"a": "1", "b": "1"}}, {"node": {"b": "1"}}
@@ -77,3 +77,26 @@ def test_what_is_withdrawn_is_gone_at_once() -> None:
     assert copy.entries == OTHER
     assert copy.take(of({"node": {"a": WITHDRAWN, "b": WITHDRAWN}}, 2, "other"), 102.0)
     assert copy.entries == {}
+
+
+def test_what_is_new_suffices_while_the_engine_answers() -> None:
+    copy = LocalCopy(Version("e", 1), ONE)
+    assert copy.since is None
+    copy.take(of(ONE, 3), 0.0)
+    assert copy.since == Version("e", 3)
+    news = Snapshot(Version("e", 4), {"node": {"a": WITHDRAWN, "c": "1"}, "pool": {"b": "x"}}, is_whole=False)
+    assert copy.take(news, 100.0)
+    assert copy.entries == {"node": {"b": "1", "c": "1"}, "pool": {"b": "x"}}
+    assert copy.take(Snapshot(Version("e", 5), {"node": {"a": "2"}}, is_whole=False), 101.0)
+    assert copy.entries["node"] == {"a": "2", "b": "1", "c": "1"}
+    assert copy.since == Version("e", 5)
+    copy.away()
+    assert copy.since is None
+
+
+def test_differences_turn_entries_into_others() -> None:
+    before, after = {"node": {"a": "1", "b": "1"}, "pool": {"a": "x"}}, {"node": {"b": "2", "c": "1"}}
+    changed = differences(before, after)
+    assert changed == {"node": {"a": WITHDRAWN, "b": "2", "c": "1"}, "pool": {"a": WITHDRAWN}}
+    assert applied(before, changed) == after
+    assert differences(after, after) == {}

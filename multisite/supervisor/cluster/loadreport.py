@@ -16,6 +16,7 @@ from multisite.supervisor.site.supervised import SupervisedSite
 MOST_SITES = 1000  # that are told of one by one
 MOST_INCIDENTS = 50
 EVERY = 2.0  # seconds between two looks at the sites
+FOR_EACH = 0.02  # seconds more for each machine that has to be told: what all send and get stays bounded
 SHARE = 50  # looking takes at most 1/50 of the time
 LONGEST_CAUSE = 200  # characters
 
@@ -34,13 +35,14 @@ class LoadReport:
         self._last: dict[str, Any] = {}
         self._due = 0.0
 
-    def of(self, sites: Iterable[SupervisedSite], accounts: Accounts, enabled: int) -> dict[str, Any]:
+    def of(self, sites: Iterable[SupervisedSite], accounts: Accounts, enabled: int, machines: int) -> dict[str, Any]:
         """Return them for JSON: each site as state, processes, requests so far and requests in flight.
 
         Args:
             sites: that are supervised.
             accounts: what they have used.
             enabled: how many sites there are.
+            machines: how many are told.
         """
         now = time.monotonic()
         if now < self._due:
@@ -53,7 +55,7 @@ class LoadReport:
             "awake": dict(list(awake.items())[:MOST_SITES]),
             "incidents": self._failing(),
         }
-        self._due = now + max(EVERY, SHARE * (time.monotonic() - now))
+        self._due = now + max(EVERY, FOR_EACH * machines, SHARE * (time.monotonic() - now))
         return self._last
 
     def _failing(self) -> list[list[Any]]:

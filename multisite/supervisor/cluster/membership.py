@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from multisite import __version__
-from multisite.cluster import nodes, pins, traefik
+from multisite.cluster import nodes, pins, registry, traefik
+from multisite.cluster.localcopy import applied
 from multisite.cluster.registry import Address
 from multisite.config.model import Home
 from multisite.router.pool import is_loopback
@@ -25,7 +26,7 @@ from multisite.supervisor.cluster.agentprocess import AgentProcess, Message
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.reexec import Handed, kept
 
-NODE, FIGURES, POOL = "node", "figures", "pool"  # kinds of entries; the key of each is the node's name
+NODE, FIGURES, POOL = "node", registry.FIGURES, "pool"  # kinds of entries; the key of each is the node's name
 LOOK_EVERY = 1.0  # seconds between two looks at what there is to announce
 START_EVERY = 5.0  # seconds between two starts of the process that talks to the engine
 REFUSED_FOR = 60.0  # seconds after which a library may have been installed
@@ -58,7 +59,7 @@ class Membership(Handed):
     KEPT = kept("state reason since _begun _entries _version")
     ANEW = (
         *("node", "_loop", "_home", "_figures", "_catalogue", "_changed", "_agent", "_asked", "_unsent", "_questions"),
-        *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map_of"),
+        *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map_of", "_pools"),
     )
 
     def __init__(
@@ -83,6 +84,7 @@ class Membership(Handed):
         self._look_at = self._start_at = self._store_at = 0.0
         self._said: dict[str, dict[str, str]] = {}
         self._map_of: tuple[Any, ...] = ()  # what Traefik's map was made of: it is long where there are many sites
+        self._pools: dict[str, tuple[str, Any]] = {}  # by node: as announced, and as read
         if home.cluster.url:
             self._recall(home)
         self._stored = self._lasting
@@ -125,7 +127,7 @@ class Membership(Handed):
         if is_another:
             self._forget(NEW_REGISTRY if home.cluster.url else NO_REGISTRY)
         elif self._entries:
-            self._changed(self.entries(POOL))
+            self._tell_pools()
         if not home.cluster.url:
             self.state = self.reason = ""
         elif is_another or self.state in ("", "refused"):
@@ -141,7 +143,7 @@ class Membership(Handed):
         self._changed({})
 
     def _start(self, home: Home) -> None:
-        first = {"url": home.cluster.url, "version": self._version, "entries": self._lasting}
+        first = {"url": home.cluster.url, "version": self._version, "entries": self._entries}
         self._said, self._map_of = {}, ()
         if self._agent:  # it has closed its socket, and will end
             self._agent_is_gone(ENDED)
@@ -195,13 +197,24 @@ class Membership(Handed):
             if self.state == "refused":
                 self._start_at = self._loop.now() + REFUSED_FOR
         elif "entries" in message:
-            self._entries, self._version = {**self._entries, **message["entries"]}, message["version"]
+            self._entries, self._version = applied(self._entries, message["entries"]), message["version"]
             if POOL in message["entries"]:
-                self._changed(self.entries(POOL))
+                self._tell_pools()
         elif "answer" in message:
             done = self._asked.pop(message["answer"], None)
             if done:
                 done(message.get("result"), message.get("error", ""))
+
+    def _tell_pools(self) -> None:
+        """Tell the pools of the others; one that has not changed is the same object as before."""
+        known, self._pools = self._pools, {}
+        for node, text in self._entries.get(POOL, {}).items():
+            if node in known and known[node][0] == text:
+                self._pools[node] = known[node]
+                continue
+            for _, value in _read({node: text}):
+                self._pools[node] = text, value
+        self._changed({POOL: {node: value for node, (_, value) in self._pools.items()}})
 
     def _become(self, state: str, reason: str) -> None:
         if (state, reason) == (self.state, self.reason):
@@ -220,9 +233,14 @@ class Membership(Handed):
 
     # What others want: whoever asks before the process has started gets the answer later
 
-    def entries(self, *kinds: str) -> dict[str, dict[str, Any]]:
-        """Return what is known, of these kinds or of all: kind → node → what that node announced."""
-        return {kind: dict(_read(found)) for kind, found in self._entries.items() if not kinds or kind in kinds}
+    @property
+    def machines(self) -> int:
+        """How many machines are known."""
+        return len(self._entries.get(NODE, ()))
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Return what is known: kind → node → what that node announced."""
+        return {kind: dict(_read(found)) for kind, found in self._entries.items()}
 
     def lease(self, key: str, owner: str, ttl: float, done: Done) -> None:
         """Take a lease or renew it (`Registry.lease`); `done` gets its number or None later, or why nobody knows."""

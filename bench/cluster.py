@@ -1,0 +1,276 @@
+"""What [cluster] costs: a request, and the copy of what other machines announce.
+
+    python bench/cluster.py [requests] [copy] [outages]
+
+Requests: hello in the workers and in a process of its own, of a home with a registry and of one without, in turn.
+
+Copy: one real machine (a server, a supervisor, and its process that talks to Redis) among others, which are written
+into Redis as they announce themselves. What Redis counts of its traffic is that of the one machine.
+
+Outages: two real machines with requests all the time, while Redis is killed and started again, or fails over. Each
+round lasts from the moment in which Redis answers again until a node that announced itself to one machine meanwhile is
+known to the workers of the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import redis
+from common import HELLO, HomeDir, Row, Server, eventually, new_home, print_rows
+from density import below, pss
+
+from multisite.cluster.engines import open_registry
+from multisite.router import announcement
+from multisite.router.announcement import Announcement
+from multisite.router.published import Subscribed
+from tests.cluster import programs
+from tests.cluster.programs import Engine
+from tests.servers.harness import gunicorn
+
+ENTRIES = 10_000  # announced nodes of all machines together
+LONG = 3600.0  # seconds to live, so that others need not announce themselves again
+REST = 10.0  # seconds
+CHANGES = 20
+CONF = """[projects]
+read = sites-enabled/*.ini
+[defaults]
+share = yes
+[supervisor]
+allow_root = yes
+examine = no
+"""
+CLUSTER = """[cluster]
+url = {url}
+node = {node}
+nodes = {nodes}
+[router]
+subscription_server = {path}/announce.sock
+"""
+
+
+class Machine:
+    """One real machine."""
+
+    def __init__(self, home: HomeDir, server: Server) -> None:
+        self.home, self.server = home, server
+        self.known = Subscribed(str(home.runtime / "multisite"))
+
+    def status(self) -> dict[str, Any]:
+        with suppress(ValueError):
+            return dict(json.loads(self.home.multisite("--json", "status")))
+        return {}
+
+    def is_connected(self) -> bool:
+        return bool((self.status().get("registry") or {}).get("state") == "connected")
+
+    def processes(self) -> dict[str, int]:
+        """Supervisor, agent and worker."""
+        supervisor = int(self.status()["supervisor"]["pid"])
+        agent = next(
+            pid for pid in below([supervisor]) if b"cluster.agent" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        (worker,) = self.server.workers()
+        return {"supervisor": supervisor, "agent": agent, "worker": worker}
+
+    def say(self, key: str, address: str) -> None:
+        """Announce a node to this machine."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(announcement.write(Announcement(key, address)), str(self.home.path / "announce.sock"))
+
+    def knows(self, key: str) -> bool:
+        """Whether its workers do."""
+        self.known.look()
+        return self.known.find(key) is not None
+
+    def count(self) -> int:
+        self.known.look()
+        return sum(1 for _ in self.known.entries())
+
+
+@contextmanager
+def machine(home: HomeDir, url: str, node: str, nodes: str) -> Iterator[Machine]:
+    home.conf(CONF + CLUSTER.format(url=url, node=node, nodes=nodes, path=home.path))
+    home.site("hello", HELLO, domains="hello.test", mode="in-process")
+    with gunicorn(home, "gthread", "--workers", "1") as server:
+        assert server.ask("hello.test").status == 200
+        one = Machine(home, server)
+        eventually(one.is_connected)
+        yield one
+
+
+def name(number: int) -> str:
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:8000"
+
+
+def figures(moment: int) -> dict[str, Any]:
+    """What a machine with forty sites, three of them awake, tells of itself."""
+    awake = {f"site{number}": ["running", 1, 1000 + moment, 0] for number in range(3)}
+    return {"sites": 40, "processes": 3, "load": 0.01 * (moment % 100), "awake": awake, "incidents": []}
+
+
+def written(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def fill(url: str, machines: int) -> None:
+    """Announce the other machines, with all nodes."""
+    registry = open_registry(url)
+    for number in range(1, machines):
+        own = name(number)
+        node = {"host": f"web{number}", "home": "/etc/moya", "pid": number, "version": "0.1.0", "since": 1.0}
+        share = range(number - 1, ENTRIES, machines - 1)
+        pool = {f"site{key}.example.com": ["", [[f"10.1.{key >> 8}.{key & 255}:3031", 0, 0, 1, 0]]] for key in share}
+        for kind, value in (("node", node), ("figures", figures(0)), ("pool", pool)):
+            registry.announce(kind, own, written(value), LONG)
+
+
+def used(pids: dict[str, int]) -> dict[str, float]:
+    """Seconds of processor time so far."""
+    found = {}
+    for what, pid in pids.items():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found[what] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+class Traffic:
+    """What Redis has counted, without our own questions."""
+
+    def __init__(self, port: int) -> None:
+        self._client = redis.Redis(port=port)
+        self.reset()
+
+    def _count(self) -> tuple[int, int, int]:
+        told: Any = self._client.info("stats")
+        return told["total_net_input_bytes"], told["total_net_output_bytes"], told["total_commands_processed"]
+
+    def reset(self) -> None:
+        self._own = [0, 0, 0]
+        first = self._count()
+        second = self._count()
+        self._own = [late - early for early, late in zip(first, second, strict=True)]
+        self._last = second
+
+    def read(self) -> list[int]:
+        """Return bytes in, bytes out and commands since the last time."""
+        now = self._count()
+        found = [late - early - own for early, late, own in zip(self._last, now, self._own, strict=True)]
+        self._last = now
+        return found
+
+
+def copy(machines: int) -> list[Row]:
+    rows = []
+    what = f"{machines:,} machines, {ENTRIES:,} announced nodes"
+    with tempfile.TemporaryDirectory(prefix="multisite-engine-") as folder, ExitStack() as stack:
+        engine = stack.enter_context(programs.running("redis", Path(folder)))
+        home = stack.enter_context(new_home())
+        nodes = ", ".join(map(name, range(machines)))
+        one = stack.enter_context(machine(home, engine.url, name(0), nodes))
+        pids = one.processes()
+        before = {each: pss([pid]) for each, pid in pids.items()}
+        fill(engine.url, machines)
+        eventually(lambda: one.count() == ENTRIES)
+        one.server.ask("unknown.test")  # the worker reads the pool
+        one.server.ask("site1.example.com")
+        after = {each: pss([pid]) for each, pid in pids.items()}
+        grown = ", ".join(f"{each} {before[each] / 1024:.1f} → {after[each] / 1024:.1f} MiB" for each in pids)
+        rows.append(Row(f"{what}: memory (PSS)", grown))
+        print(rows[-1], file=sys.stderr)
+        rows += at_rest(what, one, engine, pids)
+        rows += changing(what, one, engine, machines, pids)
+        rows += spread(what, one, engine, machines)
+    return rows
+
+
+def at_rest(what: str, one: Machine, engine: Engine, pids: dict[str, int]) -> list[Row]:
+    time.sleep(3)
+    traffic, began, spent = Traffic(engine.port), time.monotonic(), used(pids)
+    time.sleep(REST)
+    each = [count / (time.monotonic() - began) for count in traffic.read()]
+    busy = {name: (late - spent[name]) / REST for name, late in used(pids).items()}
+    figure = f"{each[0]:,.0f} bytes to it, {each[1]:,.0f} from it, {each[2]:.1f} commands"
+    row = Row(f"{what}: traffic of a machine with Redis at rest, a second", figure)
+    cpu = ", ".join(f"{name} {share * 1000:.1f} ms" for name, share in busy.items())
+    print(row, cpu, file=sys.stderr)
+    return [row, Row(f"{what}: processor time at rest, a second", cpu)]
+
+
+def changing(what: str, one: Machine, engine: Engine, machines: int, pids: dict[str, int]) -> list[Row]:
+    """All other machines announce other figures every 2 s."""
+    registry, done, rounds = open_registry(engine.url), threading.Event(), [0]
+
+    def again() -> None:
+        began = time.monotonic()
+        for moment in range(1, 1 << 30):
+            for number in range(1, machines):
+                due = began + 2.0 * (moment - 1 + number / machines)
+                if done.wait(max(0.0, due - time.monotonic())):
+                    return
+                registry.announce("figures", name(number), written(figures(moment)), LONG)
+                rounds[0] += 1
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    time.sleep(3)
+    traffic, began, spent = Traffic(engine.port), time.monotonic(), used(pids)
+    first = rounds[0]
+    time.sleep(REST)
+    took = time.monotonic() - began
+    each = [count / took for count in traffic.read()]
+    told = (rounds[0] - first) / took
+    done.set()
+    thread.join()
+    busy = {name: (late - spent[name]) / took for name, late in used(pids).items()}
+    figure = f"{told:.0f} changes/s: {each[1]:,.0f} bytes from it, {each[2]:.1f} commands (with the others')"
+    row = Row(f"{what}: traffic while all have other figures, a second", figure)
+    cpu = ", ".join(f"{name} {share * 1000:.1f} ms" for name, share in busy.items())
+    print(row, cpu, file=sys.stderr)
+    return [row, Row(f"{what}: processor time meanwhile, a second", cpu)]
+
+
+def spread(what: str, one: Machine, engine: Engine, machines: int) -> list[Row]:
+    """A node announces itself to another machine; when do the workers of this one know?"""
+    registry, own = open_registry(engine.url), name(1)
+    pool = json.loads(registry.snapshot().entries["pool"][own])
+    took = []
+    for number in range(CHANGES):
+        key = f"new{number}-{machines}.example.com"
+        pool[key] = ["", [["10.2.0.1:3031", 0, 0, 1, 0]]]
+        text = written(pool)
+        began = time.monotonic()
+        registry.announce("pool", own, text, LONG)
+        eventually(lambda key=key: one.knows(key))
+        took.append(time.monotonic() - began)
+        time.sleep(0.7)
+    figure = f"{median(took):.2f} s, {max(took):.2f} s at most"
+    row = Row(
+        f"{what}: until a worker knows a node that announced itself to another machine", figure, "≤ 3 s", max(took) <= 3
+    )
+    print(row, file=sys.stderr)
+    return [row]
+
+
+def main() -> None:
+    rows = []
+    for machines in (3, 100, 1000):
+        rows += copy(machines)
+    print_rows(rows)
+
+
+if __name__ == "__main__":
+    main()
