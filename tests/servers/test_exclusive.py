@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from multisite.cluster.engines import open_registry
 from multisite.cluster.relaying import sign
 from tests.cluster import programs
 from tests.supervisor.test_membership import agents
@@ -137,6 +139,27 @@ def test_a_node_that_has_stopped_the_site_gives_its_lease_back(pair: Cluster) ->
     eventually(lambda: not here.is_holder)
     eventually(lambda: there.number() > before)
     assert [one.is_holder for one in pair.nodes].count(True) == 1
+    assert pair.overlaps() == []
+
+
+def test_no_request_goes_to_a_node_that_moya_conf_does_not_list(pair: Cluster) -> None:
+    """Whoever can write to the registry can claim a lease."""
+    here, there = holder(pair)
+    here.home.multisite("stop", "clock")
+    registry = open_registry(f"etcd://127.0.0.1:{here.gate.port}")
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        owner = f"127.0.0.1:{stranger.getsockname()[1]} x"
+        taken: list[int] = []
+        eventually(lambda: taken.append(registry.lease("site/clock", owner, 600.0) or 0) or taken[-1])
+        try:
+            eventually(lambda: {asked(one)[0] for one in pair.nodes} == {503})
+            assert "is not among [cluster] nodes" in there.home.multisite("explain", "clock.test")
+            stranger.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                stranger.accept()
+        finally:
+            registry.release("site/clock", owner, taken[-1])
+    eventually(there.number)
     assert pair.overlaps() == []
 
 

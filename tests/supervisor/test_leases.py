@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from multisite.config.model import Site
 from multisite.config.policies import Refused
 from multisite.config.read import make_site, read_home, read_site
 from multisite.runner import leaseguard
-from multisite.supervisor.process import launch
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.process import descriptors, launch
 from multisite.supervisor.site.leasekeeper import Done, LeaseAnswer, LeaseKeeper, Terms
-from multisite.supervisor.site.leases import Lease
+from multisite.supervisor.site.leases import Answer, Lease, Leases
 
 CLUSTER = "[cluster]\nurl = etcd://127.0.0.1:1\nnodes = 127.0.0.1:8000\nkey_file = key\n"
 
@@ -184,3 +187,48 @@ def test_a_renewal_extends_nothing_that_has_been_given_back(lease: Lease) -> Non
     engine.work()
     assert until(lease) == first
     assert engine.held == {}
+
+
+class Exclusive:
+    """A site of which nothing runs."""
+
+    is_waiting = needs_lease = False
+
+    def __init__(self, lease: Lease, site: Site) -> None:
+        self.lease, self.site = lease, site
+
+    def ensure(self) -> str:
+        return "/socket"
+
+    def turn_away(self, reason: str, retry_after: float) -> None:
+        raise AssertionError("nobody waits")
+
+    def lose_lease(self) -> None:
+        raise AssertionError("it has none")
+
+
+class Worker:
+    """A connection of a worker, and what it was answered."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.on_close: list[Callable[[], None]] = []
+        self.send = self.answers.append
+
+
+def test_a_lease_that_cannot_be_kept_is_given_back_and_the_worker_learns_why(tmp_path: Path, lease: Lease) -> None:
+    (tmp_path / "moya.conf").write_text("[cluster]\nnodes = 127.0.0.1:8000\n")
+    (tmp_path / "one.ini").write_text("[service]\ndomains = a.test\ncommand = true\nlocation = /\n")
+    home, engine, loop, worker = read_home(str(tmp_path)), Engine(), Loop(), Worker()
+    one = Exclusive(lease, make_site(read_site(str(tmp_path / "one.ini"), home.path), home))
+    leases = Leases(loop, lambda: home, lambda: {"one": one}, engine)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0] - descriptors.left(), limits[1]))
+    try:
+        assert leases.place(one, worker) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        loop.close()
+    assert engine.held == {}
+    assert not lease.callers
+    assert "this node cannot keep its lease" in worker.answers[0]["error"]

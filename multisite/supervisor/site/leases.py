@@ -255,19 +255,33 @@ class Leases:
             return
         if outcome.is_lost or (outcome.number and not lease.is_asked_for):
             return  # about a lease that has been given back since
+        outcome = self._hold(lease, outcome) if outcome.number else self._known(outcome)
         lease.is_asked_for, lease.known_at = False, now
         lease.owner, lease.failure = outcome.owner, outcome.failure
         callers, lease.callers = lease.callers, []
-        if outcome.number:
-            assert self._keeper
-            lease.hold(outcome.number, outcome.until)
-            lease.known_at = now
-            self._keeper.keep(outcome.key, outcome.number, lease.fence, is_new=True)
-            _log.info("site %s: this node has its lease, number %s", supervised.site.name, outcome.number)
-        elif supervised.is_waiting:
+        if not outcome.number and supervised.is_waiting:
             supervised.turn_away(_reason(outcome), AGAIN)
         for caller in callers:
             caller.send(_answer(supervised, outcome))
+
+    def _hold(self, lease: Lease, outcome: LeaseAnswer) -> LeaseAnswer:
+        """Keep a lease that has become ours; if that is impossible, give it back."""
+        assert self._keeper
+        try:
+            lease.hold(outcome.number, outcome.until)
+        except OSError as error:
+            self._keeper.release(outcome.key, outcome.number)
+            return LeaseAnswer(outcome.key, failure=f"this node cannot keep its lease: {error.strerror}")
+        self._keeper.keep(outcome.key, outcome.number, lease.fence, is_new=True)
+        _log.info("site %s: this node has its lease, number %s", outcome.key, outcome.number)
+        return outcome
+
+    def _known(self, outcome: LeaseAnswer) -> LeaseAnswer:
+        """Relay to no address that moya.conf does not list: whoever can write to the registry may claim a lease."""
+        if not outcome.owner or outcome.owner in map(str, nodes.machines(self._home())):
+            return outcome
+        reason = f"{outcome.owner[:100]!r} has its lease, and is not among [cluster] nodes"
+        return LeaseAnswer(outcome.key, failure=reason)
 
     def tick(self, now: float) -> None:
         """Renew leases, and give back those of sites of which nothing has run for a while."""
