@@ -106,9 +106,10 @@ def curves(row: dict[str, Any]) -> list[tuple[str, Html]]:
     ):
         samples = history.read(path, tier, now, points)
         sizes = [one.memory for one in samples]
+        most = f"at most {size(max(sizes))} of memory in {what}"
         found += [
             (f"Requests (line) and errors (bars) of {what}", _traffic(samples, what)),
-            (f"Memory of {what}", level(sizes, f"at most {size(max(sizes))} of memory in {what}")),
+            (f"Memory of {what}, while it did something", level(sizes, most)),
         ]
     return found
 

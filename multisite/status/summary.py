@@ -50,7 +50,11 @@ class Summary:
 
     def __str__(self) -> str:
         """The line, without unknown figures."""
-        return "; ".join(filter(None, (self._service(), self._sites(), self._use(), self._traffic())))
+        return "; ".join(self.parts())
+
+    def parts(self) -> list[str]:
+        """Return the parts of the line."""
+        return [*filter(None, (self._service(), self._sites(), self._use(), self._traffic()))]
 
     def _service(self) -> str:
         runs = f", supervisor {self.pid}, up {duration(self.uptime)}" if self.uptime is not None else ""
@@ -80,8 +84,8 @@ class Summary:
 def summed(
     document: dict[str, Any],
     home: str,
-    max_processes: int,
-    memory_budget: int | None,
+    max_processes: int = 0,
+    memory_budget: int | None = None,
     requests_a_minute: float | None = None,
     errors_in_the_last_hour: int | None = None,
 ) -> Summary:
@@ -90,7 +94,7 @@ def summed(
     Args:
         document: as `multisite.status.document.document` returns it.
         home: its directory.
-        max_processes, memory_budget: the values in moya.conf.
+        max_processes, memory_budget: the values in moya.conf; a running supervisor knows the first.
         requests_a_minute, errors_in_the_last_hour: if they are known.
     """
     supervisor, sites = document["supervisor"] or {}, document["sites"]

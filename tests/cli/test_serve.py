@@ -205,7 +205,7 @@ def test_the_status_pages_may_show_invented_sites(home: pathlib.Path) -> None:
     with serving(home, "--simulate", "12") as (port, _):
         assert get(port, "one.localhost")[0] == 200
         status, page = get(port, "status.localhost")
-        assert status == 200 and "12 of 12 sites enabled" in page
+        assert status == 200 and "12 sites (" in page
 
 
 @pytest.mark.servers

@@ -22,7 +22,7 @@ from multisite.status.web.admission import Admission
 from multisite.status.web.attempts import Attempts
 from multisite.status.web.incidentpage import of_rows
 from multisite.status.web.markup import Html
-from multisite.status.web.sparkline import sparkline
+from multisite.status.web.sparkline import level, sparkline
 
 from .rows import HOSTILE, NOW, document, failure, many, row
 
@@ -410,3 +410,10 @@ def test_large_forms_are_not_read() -> None:
     visit = Visit(document(row("blog")), has_buttons=True)
     assert visit("/site/blog", {"do": "stop", "more": "x" * 5000}, **SAME).status == 404
     assert visit("/site/blog", {"do": "stop"}, **SAME, CONTENT_TYPE="text/plain").status == 404
+
+
+def test_memory_that_nobody_has_measured_is_a_gap_and_no_nought() -> None:
+    drawn = level([0.0, 50.0, 100.0, 0.0, 100.0, 0.0], "at most 100 bytes")
+    assert 'd="M20,10h0L40,0M80,0h0"' in drawn
+    assert 'aria-label="at most 100 bytes"' in drawn
+    assert level([0.0, 0.0], "nothing") == level([], "nothing") == ""

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from multisite.status.needs import FAILED, Need, of_all, ordered
+from multisite.status.summary import summed
 from multisite.status.web import markup
 from multisite.status.web.markup import Html, Part, count, incident_link, site_path, tag
 
@@ -129,7 +130,7 @@ def overview(
     body = [
         tag("h1", "Sites"),
         notice,
-        _summary(document, rows),
+        _summary(document, home),
         _needs(found),
         buttons,
         _filter(view, rows),
@@ -140,26 +141,11 @@ def overview(
     return markup.page("Sites", body, refresh=REFRESH, home=home, live="/events")
 
 
-def _summary(document: dict[str, Any], rows: Sequence[Row]) -> Html:
-    """One line: supervisor, processes, sites by state."""
-    told = document.get("supervisor")
-    enabled = [row for row in rows if row["enabled"]]
-    states: dict[str, int] = {}
-    for row in enabled:
-        states[row["state"]] = states.get(row["state"], 0) + 1
-    by_state = ", ".join(f"{number} {state}" for state, number in sorted(states.items(), key=lambda one: -one[1]))
-    parts = [f"{len(enabled)} of {len(rows)} sites enabled" + (f": {by_state}" if by_state else "")]
-    if told:
-        up = markup.duration(told["uptime"])
-        parts.append(f"supervisor {told['pid']}, up {up}, {told['backends']} of {told['max_backends']} processes")
-        parts.append(f"version {told['version']}")
-    else:
-        parts.append("no supervisor runs")
-    memory = sum(row.get("memory") or 0 for row in rows)
-    if memory:
-        parts.append(f"{markup.size(memory)} of memory")
-    if document.get("draining"):
-        parts.append("this machine is draining; multisite drain --undo ends that")
+def _summary(document: dict[str, Any], home: str) -> Html:
+    """The same line as ``multisite status`` has, and what ends a drain."""
+    parts = summed(document, home).parts()
+    parts += [] if document.get("supervisor") else ["no supervisor is running"]
+    parts += ["multisite drain --undo ends the drain"] if document.get("draining") else []
     parts += [document["hidden"]] if document.get("hidden") else []
     return tag("p", " · ".join(parts), class_="summary")
 

@@ -37,17 +37,19 @@ def sparkline(requests: Sequence[float], errors: Sequence[float] = (), what: str
 
 
 def level(sizes: Sequence[float], said: str) -> Html:
-    """Draw something that is a level rather than a sum, such as memory; empty where it was always nought.
+    """Draw something that is a level rather than a sum, such as memory; empty where it was never known.
 
     Args:
-        sizes: points, oldest first, equally far apart.
+        sizes: points, oldest first, equally far apart; 0 where nobody has measured it, which leaves a gap.
         said: the sentence for those who cannot see it.
     """
     curve = _thinned(sizes, max)
     top = max(curve, default=0.0)
     if top <= 0:
         return Html("")
-    line = tag("polyline", points=_points(curve, top), class_="level")
+    places = zip(_points(curve, top).split(), curve, (0.0, *curve), strict=False)
+    strokes = [f"L{at}" if before else f"M{at}h0" for at, point, before in places if point]
+    line = tag("path", d="".join(strokes), class_="level")
     return tag("svg", line, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="spark", role="img", aria_label=said)
 
 
