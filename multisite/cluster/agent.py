@@ -10,11 +10,13 @@ Then each of these may follow:
     {"announce": {KIND: {KEY: VALUE}}}   all that this machine announces, from now on
     {"publish": {KEY: VALUE} or null, "owner": NODE}   Traefik's keys, which one machine writes
     {"ask": ID, "do": "lease" or "release" or "holder", …}
+    {"beat": true}                       say at once that you are there, whatever else you are doing
     {"leave": true}                      withdraw all of it, and end
 
 It writes ``{"state": "connected" or "away", "reason": …}`` when that changes, ``{"version": …, "entries": …}`` with
-what is different from what was known, and ``{"answer": ID, "result": …}`` or ``{"answer": ID, "error": …}``. It ends
-with the socket; what it announced then lives on for its time to live, which lets a new supervisor carry on.
+what is different from what was known, ``{"answer": ID, "result": …}`` or ``{"answer": ID, "error": …}``, and
+``{"beat": true}``. It ends with the socket; what it announced then lives on for its time to live, which lets a new
+supervisor carry on.
 """
 
 from __future__ import annotations
@@ -224,9 +226,15 @@ def _hints(registry: Registry, messages: queue.Queue[Message]) -> None:
             threading.Event().wait(POLL_EVERY)
 
 
-def _read(lines: Iterable[bytes], messages: queue.Queue[Message]) -> None:
+def _read(lines: Iterable[bytes], messages: queue.Queue[Message], tell: Callable[[Message], object]) -> None:
+    """Pass on what the supervisor writes, and say that this process is there, even if its work waits for the engine."""
     for line in lines:
-        messages.put(json.loads(line))
+        message = json.loads(line)
+        if "beat" in message:
+            with contextlib.suppress(OSError):  # the end of the lines says the same
+                tell(message)
+        else:
+            messages.put(message)
     messages.put(_END)
 
 
@@ -235,13 +243,18 @@ def main() -> None:
     connected = socket.socket(fileno=os.dup(0))
     connected.setblocking(True)
 
+    telling = threading.Lock()
+
     def tell(message: Message) -> None:
-        connected.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        with telling:
+            connected.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     lines = connected.makefile("rb")
     first = json.loads(lines.readline() or b"{}")
     if not first:
         return
+    messages: queue.Queue[Message] = queue.Queue()
+    threading.Thread(target=_read, args=(lines, messages, tell), daemon=True).start()
     try:
         registry = open_registry(first["url"])
     except ValueError as error:
@@ -249,9 +262,7 @@ def main() -> None:
         return
     version = first["version"]
     copy = LocalCopy(Version(*version) if version else None, first["entries"])
-    messages: queue.Queue[Message] = queue.Queue()
-    for call, argument in ((_read, lines), (_hints, registry)):
-        threading.Thread(target=call, args=(argument, messages), daemon=True).start()
+    threading.Thread(target=_hints, args=(registry, messages), daemon=True).start()
     try:
         Agent(registry, copy, tell, traefik.prefixes(Address.parse(first["url"]).name)).run(messages)
     except OSError:

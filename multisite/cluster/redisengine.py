@@ -233,7 +233,8 @@ def _client(url: str) -> redis.Redis:
         "socket_connect_timeout": ANSWERS_WITHIN,
         "decode_responses": True,
         "encoding_errors": "surrogateescape",
-        "retry": Retry(NoBackoff(), 1),  # a connection that was idle while the server was restarted
+        # A connection that was idle while the server was restarted. A server that hangs is not asked a second time.
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     }
     if address.scheme != "sentinel":
         if len(address.hosts) > 1:

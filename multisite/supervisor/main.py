@@ -221,8 +221,8 @@ class Supervisor(Handed):
 
     @property
     def _is_asked(self) -> bool:
-        """Whether somebody waits for an answer that a successor would not have."""
-        return bool(self._provisions) or self._leases.is_asked
+        """Whether somebody waits for an answer that a successor would not have, or a lease for its last renewal."""
+        return bool(self._provisions) or self._leases.is_asked or not self._leases.are_renewed(self._upgrade.due_since)
 
     def _wait(self) -> None:
         timeout = LOOK_EVERY

@@ -31,10 +31,10 @@ _log = logging.getLogger("multisite.supervisor")
 
 
 class Upgrade:
-    """Tries the new program; `is_due` once that has shown that it starts."""
+    """Tries the new program; `is_due` once that has shown that it starts, at `due_since` in monotonic seconds."""
 
     def __init__(self, loop: Loop, home: str) -> None:
-        self.is_due = False
+        self.is_due, self.due_since = False, 0.0
         self.deadline: float | None = None
         self._loop, self._home = loop, home
         self._trial: subprocess.Popen[bytes] | None = None
@@ -92,7 +92,7 @@ class Upgrade:
         self._trial.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for
         timed_out, self._trial, self.deadline = self.deadline is None, None, None
         if status == 0:
-            self.is_due = True
+            self.is_due, self.due_since = True, self._loop.now()
         else:
             lines = self._output.decode("utf-8", "replace").strip().splitlines() or [f"it {describe_end(status)}"]
             self.failed(f"it did not start within {PATIENCE:g} s" if timed_out else lines[-1])

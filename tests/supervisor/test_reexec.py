@@ -24,8 +24,8 @@ OTHERWISE = {
     *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade", "Announcer", "NodeStats", "Asked", "Wakes"),
-    *("Recorder", "Workers", "Journal", "AgentProcess", "LoadReport", "Held", "LeaseKeeper", "Leases"),
-    *("Events", "EventCommand", "Failed", "Messenger", "Noted", "Outlet", "Webhook"),
+    *("Recorder", "Workers", "Journal", "LoadReport", "Held", "LeaseKeeper", "Leases"),
+    *("Question", "Events", "EventCommand", "Failed", "Messenger", "Noted", "Outlet", "Webhook"),
 }
 
 #: by class, what older programs have written: an attribute may be renamed, its key may not

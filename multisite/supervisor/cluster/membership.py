@@ -22,9 +22,10 @@ from multisite.config.model import Home
 from multisite.router.pool import is_loopback
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.statefile import StateFile
-from multisite.supervisor.cluster.agentprocess import AgentProcess, Message
+from multisite.supervisor.cluster.agentprocess import Message
+from multisite.supervisor.cluster.agents import STUCK, Agents, Done
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.reexec import Handed, kept
+from multisite.supervisor.reexec import PART, Handed, kept
 
 NODE, FIGURES, POOL = "node", registry.FIGURES, "pool"  # kinds of entries; the key of each is the node's name
 LOOK_EVERY = 1.0  # seconds between two looks at what there is to announce
@@ -32,11 +33,8 @@ START_EVERY = 5.0  # seconds between two starts of the process that talks to the
 REFUSED_FOR = 60.0  # seconds after which a library may have been installed
 STORE_EVERY = 5.0
 LEAVE_WITHIN = 5.0  # seconds to give leases back and to withdraw the node
-ENDED = "the process that talks to the engine has ended"
 NO_REGISTRY = "moya.conf names no [cluster] url"
 NEW_REGISTRY = "moya.conf names another [cluster] url"
-
-Done = Callable[[Any, str], None]  # the result, and why there is none
 
 _log = logging.getLogger("multisite.cluster")
 
@@ -56,9 +54,9 @@ class Membership(Handed):
         since: Unix seconds since which the state is so.
     """
 
-    KEPT = kept("state reason since _begun _entries _version")
+    KEPT = kept("state reason since _begun _entries _version", _agents=PART)
     ANEW = (
-        *("node", "_loop", "_home", "_figures", "_catalogue", "_changed", "_agent", "_asked", "_unsent", "_questions"),
+        *("node", "_loop", "_home", "_figures", "_catalogue", "_changed"),
         *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map_of", "_pools"),
     )
 
@@ -77,10 +75,7 @@ class Membership(Handed):
         self.since = self._begun = round(time.time(), 3)
         self._entries: dict[str, dict[str, str]] = {}
         self._version: list[Any] | None = None
-        self._agent: AgentProcess | None = None
-        self._asked: dict[int, Done] = {}
-        self._unsent: list[Message] = []  # questions from before its start
-        self._questions = 0
+        self._agents = Agents(loop, self._heard)
         self._look_at = self._start_at = self._store_at = 0.0
         self._said: dict[str, dict[str, str]] = {}
         self._map_of: tuple[Any, ...] = ()  # what Traefik's map was made of: it is long where there are many sites
@@ -110,7 +105,10 @@ class Membership(Handed):
             self._follow(home)
         if not home.cluster.url:
             return
-        if not (self._agent and self._agent.is_open) and now >= self._start_at:
+        if self._agents.tick(now) and self.state != "connecting":
+            _log.warning("MS749 %s, so another one takes its place", STUCK)
+            self._become("connecting", STUCK)
+        if not self._agents.is_current and now >= self._start_at:
             self._start_at = now + START_EVERY
             self._start(home)
         self._announce()
@@ -123,7 +121,8 @@ class Membership(Handed):
         if former and former.cluster == home.cluster:
             return
         self.node = _name(home) if home.cluster.url else ""
-        is_another = former is not None and former.cluster.url != home.cluster.url
+        url = former.cluster.url if former else self._agents.url
+        is_another = bool(former or url) and url != home.cluster.url
         if is_another:
             self._forget(NEW_REGISTRY if home.cluster.url else NO_REGISTRY)
         elif self._entries:
@@ -136,37 +135,31 @@ class Membership(Handed):
 
     def _forget(self, reason: str) -> None:
         """Leave an engine that is not ours any more."""
-        if self._agent:
-            self._agent.leave(0.0)
-        self._agent_is_gone(reason)
+        self._agents.leave()
+        self._agents.fail(reason)
         self._entries, self._version = {}, None
         self._changed({})
 
     def _start(self, home: Home) -> None:
         first = {"url": home.cluster.url, "version": self._version, "entries": self._entries}
         self._said, self._map_of = {}, ()
-        if self._agent:  # it has closed its socket, and will end
-            self._agent_is_gone(ENDED)
         try:
-            self._agent = AgentProcess(first, self._loop, self._heard)
+            self._agents.start(first)
         except OSError as error:
             _log.error("MS745 [cluster]: cannot start the process that talks to the engine: %s", error.strerror)
-            return self._agent_is_gone(f"the process that talks to it cannot be started: {error.strerror}")
-        unsent, self._unsent = self._unsent, []
-        for question in unsent:
-            self._agent.write(question)
-        return None
+            if not self._agents.is_open:
+                self._agents.fail(f"the process that talks to it cannot be started: {error.strerror}")
 
     def _announce(self) -> None:
-        if not (self._agent and self._agent.is_open and self._home):
+        if not (self._agents.is_current and self._home):
             return
         said = {kind: {self.node: json.dumps(value, separators=(",", ":"))} for kind, value in self._ours().items()}
         if said != self._said:
             self._said = said
-            self._agent.write({"announce": said})
-        self._publish(self._home, self._agent)
+            self._agents.say({"announce": said})
+        self._publish(self._home)
 
-    def _publish(self, home: Home, agent: AgentProcess) -> None:
+    def _publish(self, home: Home) -> None:
         """Say what Traefik is to know: the machines that are alive, and the sites."""
         reasons: tuple[Any, ...] = ()
         if home.cluster.publish:
@@ -176,7 +169,7 @@ class Membership(Handed):
             reasons = (self._catalogue(), alive & listed if listed else alive, home.service.status_domain, cluster)
         if reasons != self._map_of:
             self._map_of = reasons
-            agent.write({"publish": _map(home, *reasons) if reasons else None, "owner": self.node})
+            self._agents.say({"publish": _map(home, *reasons) if reasons else None, "owner": self.node})
 
     def _ours(self) -> dict[str, Any]:
         assert self._home
@@ -196,14 +189,11 @@ class Membership(Handed):
             self._become(message["state"], message["reason"])
             if self.state == "refused":
                 self._start_at = self._loop.now() + REFUSED_FOR
+                self._agents.fail(self.reason)
         elif "entries" in message:
             self._entries, self._version = applied(self._entries, message["entries"]), message["version"]
             if POOL in message["entries"]:
                 self._tell_pools()
-        elif "answer" in message:
-            done = self._asked.pop(message["answer"], None)
-            if done:
-                done(message.get("result"), message.get("error", ""))
 
     def _tell_pools(self) -> None:
         """Tell the pools of the others; one that has not changed is the same object as before."""
@@ -255,17 +245,10 @@ class Membership(Handed):
         self._ask({"do": "holder", "key": key}, done)
 
     def _ask(self, question: Message, done: Done) -> None:
-        is_open = self._agent and self._agent.is_open
-        if not is_open and self.state in ("", "away", "refused"):
-            return done(None, self.reason or NO_REGISTRY)
-        self._questions += 1
-        self._asked[self._questions] = done
-        message = {"ask": self._questions, **question}
-        if self._agent and is_open:
-            self._agent.write(message)
+        if self.state in ("", "refused") or (self.state == "away" and not self._agents.is_open):
+            done(None, self.reason or NO_REGISTRY)
         else:
-            self._unsent.append(message)
-        return None
+            self._agents.ask(question, done)
 
     def describe(self) -> dict[str, Any]:
         """Return what commands show; times are Unix seconds."""
@@ -276,20 +259,13 @@ class Membership(Handed):
 
     # The end
 
-    def ended(self, pid: int, status: int) -> bool:
+    def ended(self, pid: int, _status: int) -> bool:
         """Handle the end of a process; False if it is not ours."""
-        if not self._agent or pid != self._agent.pid:
+        if not self._agents.ended(pid):
             return False
-        self._agent.ended(status)
-        self._agent_is_gone(ENDED)
-        if self.state == "connected":
+        if not self._agents.is_current and self.state == "connected":
             self._become("connecting", "")
         return True
-
-    def _agent_is_gone(self, reason: str) -> None:
-        asked, self._asked, self._unsent, self._agent = self._asked, {}, [], None
-        for done in asked.values():
-            done(None, reason)
 
     def _store(self, home: Home) -> None:
         document = {"url": str(_address(home)), "version": self._version, "entries": self._entries}
@@ -299,14 +275,14 @@ class Membership(Handed):
     @property
     def pids(self) -> set[int]:
         """The process that talks to the engine, if there is one."""
-        return {self._agent.pid} if self._agent else set()
+        return self._agents.pids
 
     def close(self) -> None:
         """Withdraw this machine, after all that has been asked for: the supervisor exits."""
-        if self._agent and self._home:
+        if self._home and self._home.cluster.url:
             self._store(self._home)
-            self._agent.leave(LEAVE_WITHIN)
-            self._agent_is_gone("the supervisor exits")
+            self._agents.leave(LEAVE_WITHIN)
+            self._agents.fail("the supervisor exits")
 
 
 def is_local(node: str) -> bool:

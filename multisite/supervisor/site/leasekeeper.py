@@ -118,11 +118,12 @@ class _Held:
 
     Attributes:
         renew_at: monotonic seconds.
+        asked_at: monotonic seconds of the last renewal.
         is_asked_for: the registry has not answered yet, so it is not asked once more.
     """
 
     def __init__(self, number: int, fence: int, renew_at: float) -> None:
-        self.number, self.renew_at, self.is_asked_for = number, renew_at, False
+        self.number, self.renew_at, self.asked_at, self.is_asked_for = number, renew_at, 0.0, False
         self._cells = memoryview(mmap.mmap(fence, leaseguard.SIZE)).cast("q")
 
     def extend(self, until: int) -> None:
@@ -168,8 +169,16 @@ class LeaseKeeper:
         """Renew what is due."""
         for key, held in list(self._held.items()):
             if held.renew_at <= now and not held.is_asked_for:
-                held.renew_at, held.is_asked_for = now + self.terms.ttl / RENEWED, True
+                held.renew_at, held.asked_at, held.is_asked_for = now + self.terms.ttl / RENEWED, now, True
                 self._ask(key, partial(self._renewed, key, held, leaseguard.now()))
+
+    def are_renewed(self, since: float) -> bool:
+        """Renew what has not been renewed since this moment; tells whether nothing is left to wait for."""
+        for held in self._held.values():
+            if held.asked_at < since:
+                held.renew_at = min(held.renew_at, since)
+        self.tick(time.monotonic())
+        return all(held.asked_at >= since and not held.is_asked_for for held in self._held.values())
 
     def _ask(self, key: str, done: Done) -> None:
         self._lessor.lease(_named(key), self.terms.owner, self.terms.ttl, done)

@@ -181,6 +181,10 @@ class Leases:
             lease = supervised.lease
             self._open().keep(supervised.site.name, lease.number, lease.fence, is_new=False)
 
+    def are_renewed(self, since: float) -> bool:
+        """Renew all leases before a pause; tells whether the registry has answered, so that the pause may begin."""
+        return not self._keeper or self._keeper.are_renewed(since)
+
     # For workers, and for sites that have to start
 
     def place(self, supervised: Leased, caller: Asker) -> Answer | None:
