@@ -35,9 +35,11 @@ def main(rounds: int, leases: list[int]) -> None:
         for what in (upgrade, stop_agent):
             folder = Path(tempfile.mkdtemp(prefix="leases-"))
             try:
-                with programs.running("etcd", folder / "etcd") as engine:
-                    with cluster(folder / "nodes", "etcd://127.0.0.1:{}", engine.port, 1, lease) as made:
-                        pids, left = survived(made, what, rounds, lease)
+                with (
+                    programs.running("etcd", folder / "etcd") as engine,
+                    cluster(folder / "nodes", "etcd://127.0.0.1:{}", engine.port, 1, lease) as made,
+                ):
+                    pids, left = survived(made, what, rounds, lease)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             print(f"{lease:3d} s  {what.__name__:12}  {rounds:6d}  {pids:21d}  {left:.2f}", flush=True)

@@ -106,11 +106,11 @@ class Agent:
             self._answer(message)
 
     def _tick(self, now: float) -> None:
+        if now >= self._look_at:
+            self._attempt(self._look)
+            self._look_at = time.monotonic() + POLL_EVERY  # a look may take long, and questions wait for its end
         if now >= self._announce_at and self._is_connected:
             self._announce(self._own)
-        if now >= self._look_at:
-            self._look_at = now + POLL_EVERY
-            self._attempt(self._look)
         if self._copy.expire(now):
             self._publish()
 

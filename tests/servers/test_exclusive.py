@@ -124,6 +124,18 @@ def test_an_upgrade_keeps_the_process_and_its_lease(pair: Cluster) -> None:
     assert (pair.runs()[-1].pid, pair.runs()[-1].number) == (before.pid, before.number)
 
 
+def test_a_stopped_agent_costs_no_lease(pair: Cluster) -> None:
+    """Another process takes its place, or the upgrade would wait for ever: it comes after the lease was renewed."""
+    here, _ = holder(pair)
+    before, supervisor = pair.runs()[-1], here.status()["supervisor"]["pid"]
+    former = agents(supervisor)
+    os.kill(former[0], signal.SIGSTOP)
+    done = here.home.typed("reload", "--supervisor")
+    assert done.exit_code == 0, done.output
+    eventually(lambda: former[0] not in agents(supervisor))
+    assert (here.number(), pair.runs()[-1].pid) == (before.number, before.pid)
+
+
 def test_a_test_start_is_refused(pair: Cluster) -> None:
     done = pair.nodes[0].home.typed("check", "--boot", "clock")
     assert done.exit_code

@@ -177,6 +177,25 @@ def test_a_lease_counts_from_before_the_question_however_late_the_answer(lease: 
     assert first < until(lease) <= asking.keeper.terms.until(asked)
 
 
+def test_before_a_pause_each_lease_is_renewed_once(lease: Lease) -> None:
+    """It begins when the registry has answered, if only that it is away."""
+    engine = Engine()
+    asking = Asking(engine, "10.0.0.1:80")
+    first = asking.hold(lease)
+    asking.keeper.tick(time.monotonic())
+    assert until(lease) > first
+    engine.is_slow = True
+    since, before = time.monotonic(), until(lease)
+    assert [asking.keeper.are_renewed(since) for _ in range(3)] == [False] * 3
+    assert len(engine.waiting) == 1
+    engine.work()
+    assert asking.keeper.are_renewed(since)
+    assert until(lease) > before
+    engine.is_slow, engine.is_away = False, True
+    assert asking.keeper.are_renewed(time.monotonic())
+    assert asking.answers[-1].failure
+
+
 def test_a_renewal_extends_nothing_that_has_been_given_back(lease: Lease) -> None:
     engine = Engine()
     asking = Asking(engine, "10.0.0.1:80")

@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,10 @@ from multisite.control import program
 from multisite.router import announcement
 from multisite.router.announcement import Announcement
 from multisite.router.published import Subscribed
+from multisite.supervisor.cluster.agents import MOST_ASKED, STUCK
 from multisite.supervisor.cluster.membership import LOOK_EVERY, NO_REGISTRY, Membership
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.reexec import Keeper
 from tests.cluster import programs
 from tests.cluster.programs import Engine
 from tests.cluster.test_engines import written
@@ -271,6 +274,118 @@ def test_what_is_asked_first_and_last_is_done(tmp_path: Path, name: str) -> None
             loop.close()
         registry = open_registry(engine.url)
         assert [registry.holder(key) for key in keys] == [None] * len(keys)
+
+
+class Member:
+    """A machine without a supervisor: its loop turns while a test waits."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        path.mkdir(exist_ok=True)
+        (path / "moya.conf").write_text(conf(url, FIRST, path))
+        self.home, self.loop = read_home(str(path)), Loop()
+        self.membership = Membership(self.home, self.loop, dict, dict, lambda _entries: None)
+        self.answers: list[Any] = []
+
+    def ask(self, key: str = "a") -> None:
+        self.membership.lease(key, "one", 600.0, lambda number, error: self.answers.append(error or number))
+
+    def wait(self, what: Callable[[], Any]) -> None:
+        def turned() -> Any:
+            self.membership.tick(self.loop.now(), self.home)
+            self.loop.turn(0.05)
+            return what()
+
+        wait_until(turned)
+
+    def close(self) -> None:
+        self.membership.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Iterator[tuple[Member, Engine]]:
+    """One that is connected."""
+    with programs.running("redis", tmp_path / "engine") as engine:
+        made = Member(tmp_path / "home", engine.url)
+        made.wait(lambda: made.membership.state == "connected")
+        yield made, engine
+        made.close()
+
+
+def test_a_process_that_is_stopped_is_replaced_and_another_one_answers(member: tuple[Member, Engine]) -> None:
+    one, _ = member
+    (former,) = one.membership.pids
+    os.kill(former, signal.SIGSTOP)
+    one.ask()
+    one.wait(lambda: one.answers)
+    assert isinstance(one.answers[0], int)
+    assert former not in one.membership.pids
+    assert os.WTERMSIG(os.waitpid(former, 0)[1]) == signal.SIGKILL
+
+
+def test_an_engine_that_hangs_is_away_until_it_does_not(member: tuple[Member, Engine]) -> None:
+    """Whoever asks meanwhile learns why there is no answer, however many they are."""
+    one, engine = member
+    engine.freeze()
+    for key in range(50):
+        one.ask(str(key))
+    one.wait(lambda: one.membership.state == "away" and len(one.answers) == 50)
+    assert {type(answer) for answer in one.answers} == {str}
+    engine.thaw()
+    one.wait(lambda: one.membership.state == "connected")
+    one.ask()
+    one.wait(lambda: len(one.answers) == 51)
+    assert isinstance(one.answers[-1], int)
+
+
+def test_the_next_program_can_ask_at_once(member: tuple[Member, Engine]) -> None:
+    """The process of the one before answers until that of the next is ready, and no answer is taken for another."""
+    one, engine = member
+    one.ask()
+    state = json.loads(json.dumps(one.membership.pack(Keeper())))
+    agent = one.membership._agents._current
+    assert agent
+    agent._socket.detach()  # as if another program were executed here
+    one.loop.close()
+    following = Member(Path(one.home.path), engine.url)
+    one.membership, one.loop = following.membership, following.loop  # which is closed in the end
+    following.membership.take_over(state)
+    following.ask("b")
+    wait_until(lambda: [following.loop.turn(0.05)] and following.answers)
+    assert following.membership.pids == {agent.pid}
+    assert open_registry(engine.url).holder("b") == ("one", following.answers[0])
+    following.wait(lambda: following.membership.pids.isdisjoint({agent.pid}) and following.membership.pids)
+    following.ask("c")
+    following.wait(lambda: len(following.answers) == 2)
+
+
+def test_a_question_on_which_every_process_hangs_is_answered_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine whose answer never ends: each byte of it comes in time."""
+    monkeypatch.setattr("multisite.supervisor.cluster.agents.ANSWERS_WITHIN", 0.5)
+    monkeypatch.setattr("multisite.supervisor.cluster.membership.START_EVERY", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=trickle, args=(listener,), daemon=True).start()
+        one = Member(tmp_path, f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        seen: set[int] = set()
+        one.ask()
+        one.wait(lambda: seen.update(one.membership.pids) or one.answers)
+        one.close()
+    assert one.answers == [STUCK]
+    assert len(seen) >= MOST_ASKED
+
+
+def trickle(listener: socket.socket) -> None:
+    connected: list[socket.socket] = []
+    listener.settimeout(0.2)
+    with contextlib.suppress(OSError):
+        while listener.fileno() >= 0:
+            with contextlib.suppress(TimeoutError):
+                connected.append(listener.accept()[0])
+            for each in connected:
+                with contextlib.suppress(ConnectionError):
+                    each.sendall(b"+")
 
 
 def test_who_asks_where_nobody_can_answer_learns_it_at_once(tmp_path: Path) -> None:

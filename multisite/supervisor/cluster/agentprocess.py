@@ -39,7 +39,7 @@ class AgentProcess(Handed):
 
     Attributes:
         pid: its number.
-        alive_since: monotonic seconds at which it first said that it is there; None: not yet.
+        alive_since: monotonic seconds at which it first said anything; None: not yet.
     """
 
     KEPT = kept(
@@ -139,12 +139,12 @@ class AgentProcess(Handed):
         return self.is_open
 
     def _take(self, message: Message) -> None:
-        if "beat" not in message:
-            return self._heard(message)
-        self._beat_at = None
         if self.alive_since is None:
             self.alive_since = self._loop.now()
-        return None
+        if "beat" in message:
+            self._beat_at = None
+        else:
+            self._heard(message)
 
     # Whether it lives
 

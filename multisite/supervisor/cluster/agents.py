@@ -207,9 +207,12 @@ class Agents(Handed):
 
 
 def answers_within(url: str) -> float:
-    """Return the seconds that may pass until the engine's answer: each of its members may be tried in vain."""
+    """Return the seconds that may pass until the engine's answer.
+
+    The question before it and a look may each try all members of the engine in vain; then it gets the reason at once.
+    """
     try:
         members = len(Address.parse(url).hosts)
     except ValueError:
         members = 1
-    return ANSWERS_WITHIN * (members + 1) + 1.0
+    return 2 * members * ANSWERS_WITHIN + 1.0
