@@ -11,11 +11,13 @@ import struct
 import subprocess
 import sys
 import termios
+import traceback
 from typing import IO
 
 import pytest
 from rich.cells import cell_len
 
+from multisite.cli import main
 from multisite.cli.output import LONG, fitting, layout, printable, say_json, say_table, shortened
 from tests.homes import TestHome
 
@@ -191,25 +193,42 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> TestHome:
 
 
 def on_terminal(home: TestHome, columns: int, *words: str, **environ: str) -> tuple[int, str]:
-    """Run a command on a terminal of so many columns; returns its exit status and what it printed."""
-    controller, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
-    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    env |= {"TERM": "xterm-256color", **environ}
-    with subprocess.Popen(argv, stdout=terminal, stderr=terminal, env=env) as process:
-        os.close(terminal)
-        text = b""
-        while True:
-            try:
-                more = os.read(controller, 65536)
-            except OSError:  # which Linux raises at its end
-                break
-            if not more:
-                break
-            text += more
+    """Run a command on a terminal of so many columns; returns its exit status and what it printed.
+
+    It runs in a fork of this process: an interpreter of its own would import everything once more.
+    """
+    encoding = environ.get("PYTHONIOENCODING", "utf-8")
+    pid, controller = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        for name in ("COLUMNS", "NO_COLOR"):
+            os.environ.pop(name, None)
+        os.environ.update({"TERM": "xterm-256color", **environ})
+        sys.stdin = os.fdopen(0)  # as an interpreter has them
+        sys.stdout = os.fdopen(1, "w", encoding=encoding)
+        sys.stderr = os.fdopen(2, "w", encoding=encoding, errors="backslashreplace")
+        try:
+            main(["--home", str(home.path), *words], prog_name="multisite")
+        except SystemExit as error:
+            status = int(error.code or 0)
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    text = b""
+    while True:
+        try:
+            more = os.read(controller, 65536)
+        except OSError:  # which Linux raises at its end
+            break
+        if not more:
+            break
+        text += more
     os.close(controller)
-    return process.returncode, text.decode(environ.get("PYTHONIOENCODING", "utf-8")).replace("\r\n", "\n")
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status, text.decode(encoding).replace("\r\n", "\n")
 
 
 OF_ALL = (("list",), ("status",), ("hosts",), ("stats",), ("router",))
