@@ -86,8 +86,10 @@ def _children(pid: int) -> Iterator[bytes]:
 
 def session(pid: int) -> int:
     """Return the session that a process belongs to, 0 if it is gone; a backend's is its own pid."""
-    fields = stat(pid)
-    return int(fields[3]) if fields else 0
+    try:
+        return os.getsid(pid)
+    except OSError:  # or, where a security module hides it, it is none of ours
+        return 0
 
 
 def environment(pid: int) -> dict[bytes, bytes]:
