@@ -14,11 +14,11 @@ import contextlib
 import json
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
+from multisite.config import jsonfile
 from multisite.config.model import Home
 from multisite.control import serverprocess
 
@@ -118,20 +118,7 @@ def note(path: str, drain: Drain) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".draining-")
-    except OSError as error:
-        error.filename = path  # rather than a name that nobody knows
-        raise
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o644)  # workers of other users read it
-            json.dump(asdict(drain), file)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    jsonfile.replace(path, asdict(drain))
 
 
 def undo(path: str) -> bool:

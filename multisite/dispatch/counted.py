@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import MethodType
 from typing import Any
 
+from multisite.dispatch.closing import Closing
 from multisite.errors import pages
 from multisite.runner import board
 from multisite.sites.usage import Counts
@@ -78,14 +79,15 @@ def followed(counts: Counts, environ: Environ, start_response: Any, body: Any) -
     return _Made(counts, response, body)
 
 
-class _Made:
+class _Made(Closing):
     """An answer that is still being made."""
 
-    __slots__ = ("_body", "_counts", "_failed", "_next", "_response", "_whole")
+    __slots__ = ("_counts", "_failed", "_next", "_response", "_whole")
 
     def __init__(self, counts: Counts, response: Any, body: Iterable[bytes]) -> None:
+        super().__init__(body)
         self._counts: Counts | None = counts
-        self._response, self._body = response, body
+        self._response = response
         self._next: Callable[[], bytes] | None = None
         self._failed = self._whole = False
 
@@ -105,19 +107,10 @@ class _Made:
             self._failed = True
             raise
 
-    def close(self) -> None:
-        """Close the body, and count the end."""
-        try:
-            close = getattr(self._body, "close", None)
-            if close:
-                close()
-        finally:
-            self._end()
-
     def __del__(self) -> None:
-        self._end()
+        self._closed()
 
-    def _end(self) -> None:
+    def _closed(self) -> None:
         counts, self._counts = self._counts, None
         if counts:
             response = self._response

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from multisite.dispatch.middleware import Closing
+from multisite.dispatch.closing import Closing
 from multisite.proxy.headers import connection_options
 
 Environ = dict[str, Any]

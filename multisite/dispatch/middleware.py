@@ -15,11 +15,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.config.model import Home, Site
+from multisite.dispatch.closing import Closing
 from multisite.dispatch.counted import PLACES, ended, followed, tells, told
 from multisite.dispatch.environ import Completed
 from multisite.dispatch.gate import Gate
@@ -42,31 +43,6 @@ Environ = dict[str, Any]
 Rescue = Callable[[BaseException, Environ, Any], Iterable[bytes]]  # answers for an app that raised, or raises again
 
 _log = logging.getLogger("multisite.inprocess")
-
-
-class Closing:
-    """A body that the server iterates over and closes as it would without this (PEP 3333); then `_closed` is called."""
-
-    __slots__ = ("_body",)
-
-    def __init__(self, body: Iterable[bytes]) -> None:
-        self._body = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
-
-    def close(self) -> None:
-        """Close it, then do what follows, whether closing fails or not."""
-        try:
-            close = getattr(self._body, "close", None)
-            if close:
-                close()
-        finally:
-            self._closed()
-
-    def _closed(self) -> None:
-        """Do what follows."""
-        raise NotImplementedError
 
 
 class ConcurrencyLimit:

@@ -1,10 +1,9 @@
-"""Which enabled sites are out of service, and why: maintenance, a pause, the end of their time,
-or because other machines run them.
+"""Which enabled sites are out of service, and why: maintenance, a pause, the end of their time, or that other machines
+run them.
 
-The first two stand in one document in the home, `FILE`, which the command line writes and everybody reads: workers and
-supervisor may run as other users than whoever switches a site, and it survives restarts of all of them, and of the
-machine. The
-others are in the site's file.
+The first two are in one document in the home, `FILE`, which the command line writes and everybody reads: workers and
+supervisor may run as other users than whoever switches a site. It survives restarts of all of them, and of the machine.
+The others are in the site's file.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from multisite.config import times
+from multisite.config import jsonfile, times
 from multisite.config.model import Home, Site
 from multisite.config.values import duration
 from multisite.errors import Expired, InMaintenance, Misdirected, OutOfService, Paused, Problem
@@ -198,7 +196,7 @@ class Outages:
             fcntl.flock(folder, fcntl.LOCK_EX)
             rows = read(self.path)
             yield rows
-            _write(self.path, {name: list(map(asdict, outages)) for name, outages in rows.items()})
+            jsonfile.replace(self.path, {name: list(map(asdict, outages)) for name, outages in rows.items()}, indent=1)
         finally:
             os.close(folder)
         self.look()
@@ -240,20 +238,3 @@ def _outage(told: Any) -> Outage | None:
         return None
     ours = media_type if media_type.isprintable() and media_type.isascii() else ""
     return Outage(kind, since, page, ours or HTML) if kind in (MAINTENANCE, PAUSED) else None
-
-
-def _write(path: str, rows: Mapping[str, Any]) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".outages-")
-    except OSError as error:
-        error.filename = path  # rather than a name that nobody knows
-        raise
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o644)  # as moya.conf, which stands beside it
-            json.dump(rows, file, indent=1)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -145,7 +145,7 @@ def _summary(document: dict[str, Any], home: str) -> Html:
     """The same line as ``multisite status`` has, and what ends a drain."""
     parts = summed(document, home).parts()
     parts += [] if document.get("supervisor") else ["no supervisor is running"]
-    parts += ["multisite drain --undo ends the drain"] if document.get("draining") else []
+    parts += ["this machine is draining; multisite drain --undo ends that"] if document.get("draining") else []
     parts += [document["hidden"]] if document.get("hidden") else []
     return tag("p", " · ".join(parts), class_="summary")
 
