@@ -17,7 +17,7 @@ from typing import Any
 from multisite.runner.requesthead import is_claim
 
 FIELD = "HTTP_X_MULTISITE_RELAY"  # its key in the environ
-RELAYED = "multisite.relayed"  # environ key: the request has been relayed once, and was checked there
+RELAYED = "multisite.relayed"  # environ key: how often the request has been relayed; it was checked here
 VALID_FOR = 30.0  # seconds that the clocks of two nodes may differ, the way included
 LONGEST = 16384  # characters of the field
 _OF_CLIENT = ("REMOTE_ADDR", "REMOTE_PORT", "REMOTE_USER", "AUTH_TYPE")  # here they are those of the other node
@@ -45,6 +45,7 @@ def sign(environ: Mapping[str, Any], key: bytes, holder: str, wall: float) -> st
         "port": str(environ.get("REMOTE_PORT", "")),
         "scheme": environ.get("wsgi.url_scheme", "http"),
         "user": environ.get("REMOTE_USER", ""),
+        "times": environ.get(RELAYED, 0) + 1,
         "claims": {name: value for name, value in environ.items() if is_claim(name)},
     }
     text = base64.urlsafe_b64encode(json.dumps(told, separators=(",", ":")).encode()).decode()
@@ -86,16 +87,16 @@ def receive(environ: Environ, field: str, key: bytes, own: str, wall: float) -> 
     for name in [name for name in environ if is_claim(name) or name in _OF_CLIENT]:
         del environ[name]
     environ.update(seen)
-    environ[RELAYED] = True
 
 
 def _seen(told: Mapping[str, Any]) -> Environ:
-    """Return what the other node's server knew of the client, for the environ."""
+    """Return for the environ what the other node's server knew of the client, and how often it has been relayed."""
     user, port = str(told["user"]), str(told["port"])
     return {
         **{name: str(value) for name, value in told["claims"].items() if is_claim(name)},
         "REMOTE_ADDR": str(told["address"]),
         "wsgi.url_scheme": str(told["scheme"]),
+        RELAYED: int(told.get("times", 1)),
         **({"REMOTE_PORT": port} if port else {}),
         **({"REMOTE_USER": user, "AUTH_TYPE": "Basic"} if user else {}),
     }

@@ -106,15 +106,17 @@ class Client:
         """
         return str(self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits})["socket"])
 
-    def place(self, site: str, host: str = "", limits: Limits = NO_LIMITS) -> dict[str, Any]:
+    def place(self, site: str, host: str = "", limits: Limits = NO_LIMITS, anew: bool = False) -> dict[str, Any]:
         """Return where requests for an exclusive site go, as `ensure` does for any other.
 
-        The path of a "socket", or "elsewhere" the address of a node; and the seconds that this is valid "for".
+        The path of a "socket", or "elsewhere" the address of a node; and the seconds that this is valid "for". If this
+        node drains, "passed_on" is true: a request that has been relayed to it goes on to the other node.
+        With `anew`, what the supervisor has known for a moment does not count.
 
         Raises:
             BackendUnavailable: as `ensure`.
         """
-        return self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits})
+        return self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits, "anew": anew})
 
     def wake(self, site: str, host: str = "", client: str | None = None, limits: Limits = NO_LIMITS) -> bool:
         """Have a process of `site` started if there is none; tell whether one serves.

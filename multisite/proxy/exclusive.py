@@ -1,7 +1,8 @@
 """A site that must not run twice, as a worker reaches it: in its process here, or at the node that has its lease.
 
 The supervisor says which of them it is, and a worker asks it once a second at most. A request that another node has
-relayed is never relayed again: if the site does not run here either, the answer is 503, and the client may ask again.
+relayed is not relayed again, unless this node drains and has passed the site on: if the site does not run here either,
+the answer is 503, and the client may ask again.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ExclusiveSite(SpawnedSite):
         self._hand_over, self._cold = "no", None  # both are for a site that is known to run here
         self._node = ""  # address of the node that runs it, "" for this one
         self._known_until = 0.0  # monotonic seconds
+        self._passed_on = 0  # how often a request may have been relayed that is relayed from here
         self._far: Proxy | None = None
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -46,14 +48,15 @@ class ExclusiveSite(SpawnedSite):
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
         """Send the request to where the site runs (see `Destination`)."""
-        if time.monotonic() >= self._known_until:
+        relayed = environ.get(relaying.RELAYED, 0)
+        if time.monotonic() >= self._known_until or self._is_refused(relayed):
             if hurry:
                 raise NotNow  # the supervisor may have to ask the registry
-            self._ask()
+            self._ask(anew=bool(relayed))  # another node knows better than what is remembered here
         node = self._node
         if not node:
             return super().begin(environ, upload, hurry)
-        if relaying.RELAYED in environ:
+        if self._is_refused(relayed):
             raise BackendUnavailable(f"it runs on the node {node} now", CHANGES_HANDS)
         try:
             return self._proxy_to(node).begin(self._signed(environ, node), upload, hurry)
@@ -71,10 +74,14 @@ class ExclusiveSite(SpawnedSite):
         elif isinstance(error, UpstreamError) and not error.incident:
             self._troubles.note(error)
 
-    def _ask(self) -> str:
+    def _is_refused(self, relayed: int) -> bool:
+        """Tell whether a request has been relayed too often to be relayed again."""
+        return bool(self._node) and relayed > self._passed_on
+
+    def _ask(self, anew: bool = False) -> str:
         """Ask the supervisor where the site runs; returns the path of its socket here, or nothing."""
-        answer = self._client.place(self._site.entry_name, self._site.host, head_limits())
-        self._node = str(answer.get("elsewhere", ""))
+        answer = self._client.place(self._site.entry_name, self._site.host, head_limits(), anew)
+        self._node, self._passed_on = str(answer.get("elsewhere", "")), int(answer.get("passed_on", False))
         self._known_until = time.monotonic() + float(answer["for"])
         return str(answer.get("socket", ""))
 

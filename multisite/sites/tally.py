@@ -21,7 +21,19 @@ MOST = 10_000  # sites that are remembered; of more, those that were used last
 
 KINDS = ("cold", "warm", "deploy", "recycle")
 REASONS = (
-    *("idle", "evicted", "asked", "restart", "reload", "memory", "max_requests", "disabled", "expired", "elsewhere"),
+    *(
+        "idle",
+        "evicted",
+        "asked",
+        "restart",
+        "reload",
+        "memory",
+        "max_requests",
+        "disabled",
+        "expired",
+        "elsewhere",
+        "drained",
+    ),
     *("moved", "owner", "crash", "other"),
 )
 _REQUESTS = ("requests", "errors", "busy", "received", "sent", "latencies", "statuses")

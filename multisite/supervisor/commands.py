@@ -102,7 +102,7 @@ class Commands:
         supervised = self._sites.supervise(*_asked(request))
         self._sites.heed(supervised)
         if supervised.site.exclusive and self._context.leases:
-            return self._context.leases.place(supervised, connection)
+            return self._context.leases.place(supervised, connection, bool(request.get("anew")))
         return {"socket": supervised.ensure()}
 
     def _do_wake(self, request: Answer, connection: Caller) -> Answer:

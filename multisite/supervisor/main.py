@@ -129,8 +129,8 @@ class Supervisor(Handed):
         self._context.tell = self._events.tell
         self._sites = SupervisedSites(live, self._context)
         self._load = LoadReport(live.home)
-        home, catalogue = live.home, lambda: self._sites.catalogue
-        self._membership = Membership(home, self._loop, self._announced, catalogue, self._others_changed)
+        told = self._announced, lambda: self._sites.catalogue, self._others_changed, lambda: self._servers.pids
+        self._membership = Membership(live.home, self._loop, *told)
         self._leases = Leases(self._loop, lambda: self._sites.home, lambda: self._sites, self._membership)
         self._context.leases = self._leases
         counted = os.path.join(rundir.path, usage.FOLDER)
@@ -409,8 +409,8 @@ class Supervisor(Handed):
 
     def _in_flight(self) -> bool:
         """Whether a request waits for a site, or is being answered by one."""
-        connected = self._sites.connections()
-        return bool(self._provisions) or any(
+        is_asked, connected = bool(self._provisions) or self._leases.is_asked, self._sites.connections()
+        return is_asked or any(
             one.is_waiting or one.requests_in(connected.get(one.listener.path, NO_CONNECTIONS))
             for one in self._sites.values()
         )

@@ -45,6 +45,15 @@ def test_the_second_node_knows_what_the_first_one_knew() -> None:
     assert second == first
 
 
+def test_each_node_counts_how_often_a_request_has_been_relayed() -> None:
+    """A node that drains passes on what came from another one, and the next node knows."""
+    second, third = arrived(), arrived()
+    receive(second, sign(request(), KEY, HERE, NOW), KEY, HERE, NOW)
+    receive(third, sign(second, KEY, "10.0.0.3:8000", NOW), KEY, "10.0.0.3:8000", NOW)
+    assert (second[RELAYED], third[RELAYED]) == (1, 2)
+    assert {**third, RELAYED: 1} == second
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -134,7 +134,7 @@ def asked(node: Node, path: str, method: str = "GET", **fields: str) -> tuple[in
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("fields", [{}, {"If_None_Match": '"one"'}, {"Connection": "close"}], ids=str)
 def test_an_answer_is_the_same(here: Node, there: Node, method: str, fields: dict[str, str]) -> None:
-    """With its fields in their order; one to HEAD and one of 304 have no body. An answer that was waited for is the last
+    """With its fields in their order; one to HEAD and one of 304 have no body. One that was waited for is the last
     on its connection, here or there."""
     relayed = asked(there, "/same", method, **fields)
     assert relayed == asked(here, "/same", method, **fields)

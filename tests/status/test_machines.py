@@ -28,7 +28,10 @@ TOLD: dict[str, Any] = {
     "since": 1700000000.0,
     "node": "b:1",
     "entries": {
-        "node": {"b:1": {"host": "web2", "pid": 2}, "a:1": {"host": "web1", "pid": 1, "since": 1700000000.0}},
+        "node": {
+            "b:1": {"host": "web2", "pid": 2, "draining": 1700000050.0},
+            "a:1": {"host": "web1", "pid": 1, "since": 1700000000.0},
+        },
         "figures": {"a:1": FIGURES, "c:1": FIGURES},
     },
 }
@@ -36,9 +39,9 @@ TOLD: dict[str, Any] = {
 
 def test_each_machine_has_a_row_and_each_site_one_for_each_machine() -> None:
     found = machines(TOLD)
-    assert [(row["node"], row["host"], row["sites"], row["awake"]) for row in found["nodes"]] == [
-        ("a:1", "web1", 3, 1),
-        ("b:1", "web2", 0, 0),
+    assert [(row["node"], row["host"], row["sites"], row["awake"], row["draining"]) for row in found["nodes"]] == [
+        ("a:1", "web1", 3, 1, None),
+        ("b:1", "web2", 0, 0, 1700000050.0),
     ]
     assert found["sites"] == [
         {"name": "blog", "node": "a:1", "state": "running", "processes": 2, "requests": 17, "in_flight": 1}

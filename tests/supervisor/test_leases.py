@@ -20,7 +20,7 @@ from multisite.runner import leaseguard
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, launch
 from multisite.supervisor.site.leasekeeper import Done, LeaseAnswer, LeaseKeeper, Terms
-from multisite.supervisor.site.leases import Answer, Lease, Leases
+from multisite.supervisor.site.leases import LONGEST_HELD, UNKNOWN_AFTER, Answer, Lease, Leases
 
 CLUSTER = "[cluster]\nurl = etcd://127.0.0.1:1\nnodes = 127.0.0.1:8000\nkey_file = key\n"
 
@@ -64,6 +64,7 @@ class Engine:
         self.held: dict[str, tuple[str, int]] = {}
         self.number = 0
         self.is_away = self.is_slow = False
+        self.others: list[str] = []  # nodes that take sites over, while this one drains
         self.waiting: list[Callable[[], None]] = []
 
     def lease(self, key: str, owner: str, ttl: float, done: Done) -> None:
@@ -81,6 +82,9 @@ class Engine:
 
     def release(self, key: str, owner: str, number: int) -> None:
         self._do(lambda: self.held.pop(key) if self.held.get(key) == (owner, number) else None, lambda *_answer: None)
+
+    def successors(self, _site: Site) -> list[str]:
+        return self.others
 
     def _do(self, find: Callable[[], object], done: Done) -> None:
         def answer() -> None:
@@ -209,12 +213,15 @@ def test_a_renewal_extends_nothing_that_has_been_given_back(lease: Lease) -> Non
 
 
 class Exclusive:
-    """A site of which nothing runs."""
+    """A site, and what it is told to do."""
 
     is_waiting = needs_lease = False
 
     def __init__(self, lease: Lease, site: Site) -> None:
         self.lease, self.site = lease, site
+        self.pids: list[int] = []
+        self.reasons: list[str] = []
+        self.stop = self.reasons.append
 
     def ensure(self) -> str:
         return "/socket"
@@ -235,19 +242,68 @@ class Worker:
         self.send = self.answers.append
 
 
-def test_a_lease_that_cannot_be_kept_is_given_back_and_the_worker_learns_why(tmp_path: Path, lease: Lease) -> None:
-    (tmp_path / "moya.conf").write_text("[cluster]\nnodes = 127.0.0.1:8000\n")
-    (tmp_path / "one.ini").write_text("[service]\ndomains = a.test\ncommand = true\nlocation = /\n")
-    home, engine, loop, worker = read_home(str(tmp_path)), Engine(), Loop(), Worker()
-    one = Exclusive(lease, make_site(read_site(str(tmp_path / "one.ini"), home.path), home))
-    leases = Leases(loop, lambda: home, lambda: {"one": one}, engine)
+class Here:
+    """The leases of one site on this node."""
+
+    def __init__(self, folder: Path, lease: Lease) -> None:
+        (folder / "moya.conf").write_text("[cluster]\nnodes = 127.0.0.1:8000\n")
+        (folder / "one.ini").write_text("[service]\ndomains = a.test\ncommand = true\nlocation = /\n")
+        home, self.engine, self.loop = read_home(str(folder)), Engine(), Loop()
+        self.one = Exclusive(lease, make_site(read_site(str(folder / "one.ini"), home.path), home))
+        self.leases = Leases(self.loop, lambda: home, lambda: {"one": self.one}, self.engine)
+
+
+@pytest.fixture
+def here(tmp_path: Path, lease: Lease) -> Iterator[Here]:
+    made = Here(tmp_path, lease)
+    yield made
+    made.loop.close()
+
+
+def test_who_asks_for_a_site_that_leaves_waits_for_where_it_goes(here: Here) -> None:
+    """It ends when no worker takes it to run here any more, and what it has in flight is waited for."""
+    engine, one, now = here.engine, here.one, here.loop.now()
+    assert here.leases.place(one, Worker()) is None
+    engine.others, one.pids = ["10.0.0.2:80"], [1]
+    here.leases.tick(now)
+    early, late, third = Worker(), Worker(), Worker()
+    assert here.leases.place(one, early) is None
+    here.leases.tick(now + UNKNOWN_AFTER - 0.1)
+    assert not one.reasons
+    here.leases.tick(now + UNKNOWN_AFTER)
+    assert one.reasons == ["drained"] and engine.held and not early.answers
+    here.leases.tick(now + LONGEST_HELD)
+    assert early.answers[0]["status"] == 503
+    assert here.leases.place(one, late) is None
+    one.pids = []
+    here.leases.tick(now + LONGEST_HELD + 1)
+    assert not engine.held
+    assert late.answers == [{"elsewhere": "10.0.0.2:80", "for": 1.0, "passed_on": True}]
+    engine.others = []
+    assert here.leases.place(one, third) is None
+    assert third.answers[0]["socket"] and engine.held
+
+
+def test_a_site_stays_if_the_drain_is_over_before_it_has_left(here: Here) -> None:
+    worker, now = Worker(), here.loop.now()
+    assert here.leases.place(here.one, Worker()) is None
+    here.engine.others, here.one.pids = ["10.0.0.2:80"], [1]
+    here.leases.tick(now)
+    assert here.leases.place(here.one, worker) is None
+    here.engine.others = []
+    here.leases.tick(now + 1)
+    assert worker.answers == [here.leases.place(here.one, Worker())] == [{"socket": "/socket", "for": 1.0}]
+    assert here.engine.held and not here.one.reasons
+
+
+def test_a_lease_that_cannot_be_kept_is_given_back_and_the_worker_learns_why(here: Here, lease: Lease) -> None:
+    leases, one, engine, worker = here.leases, here.one, here.engine, Worker()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0] - descriptors.left(), limits[1]))
     try:
         assert leases.place(one, worker) is None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        loop.close()
     assert engine.held == {}
     assert not lease.callers
     assert "this node cannot keep its lease" in worker.answers[0]["error"]

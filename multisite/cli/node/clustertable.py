@@ -59,6 +59,9 @@ def show(session: Session, wide: bool) -> None:
     said = headline(registry, duration(age_of(registry["since"])))
     say_paragraph(f"{said}; this machine is {found['node']}")
     say_table(NODES, map(_node, found["nodes"]), numbers=NODES[3:], drop=("version", "load", "awake"), wide=wide)
+    for row in found["nodes"]:
+        if row["draining"]:
+            say_paragraph(f"{row['node']} has been draining for {duration(age_of(row['draining']))}")
     if found["sites"]:
         say_table(SITES, map(_site, found["sites"]), numbers=SITES[3:], drop=SITES[4:], cut=("site",), wide=wide)
     for row in found["incidents"] if wide else found["incidents"][:MOST]:

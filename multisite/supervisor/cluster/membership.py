@@ -11,14 +11,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite import __version__
 from multisite.cluster import nodes, pins, registry, traefik
 from multisite.cluster.localcopy import applied
 from multisite.cluster.registry import Address
-from multisite.config.model import Home
+from multisite.config.model import Home, Site
+from multisite.control import draining
 from multisite.router.pool import is_loopback
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.statefile import StateFile
@@ -46,6 +47,7 @@ class Membership(Handed):
         figures: returns what is to be announced beside the node: kind → value of JSON.
         catalogue: returns the sites, for Traefik.
         changed: is called with the pools that the others announce, where they change: kind → node → value.
+        servers: returns the WSGI servers of the home that run.
 
     Attributes:
         node: the name of this machine, "" without a registry.
@@ -56,7 +58,7 @@ class Membership(Handed):
 
     KEPT = kept("state reason since _begun _entries _version", _agents=PART)
     ANEW = (
-        *("node", "_loop", "_home", "_figures", "_catalogue", "_changed"),
+        *("node", "_loop", "_home", "_figures", "_catalogue", "_changed", "_servers", "_drained_since"),
         *("_look_at", "_start_at", "_store_at", "_stored", "_said", "_map_of", "_pools"),
     )
 
@@ -67,8 +69,10 @@ class Membership(Handed):
         figures: Callable[[], dict[str, Any]],
         catalogue: Callable[[], Catalogue],
         changed: Callable[[dict[str, dict[str, Any]]], None],
+        servers: Callable[[], Iterable[int]] = tuple,
     ) -> None:
         self._loop, self._figures, self._catalogue, self._changed = loop, figures, catalogue, changed
+        self._servers, self._drained_since = servers, 0.0  # Unix seconds, 0.0: this machine does not drain
         self._home: Home | None = None
         self.node = self.reason = ""
         self.state = "connecting" if home.cluster.url else ""
@@ -111,6 +115,8 @@ class Membership(Handed):
         if not self._agents.is_current and now >= self._start_at:
             self._start_at = now + START_EVERY
             self._start(home)
+        drain = draining.of_home(home, self._servers)
+        self._drained_since = drain.since if drain else 0.0
         self._announce()
         if now >= self._store_at and self._stored != self._lasting:
             self._store_at = now + STORE_EVERY
@@ -173,13 +179,15 @@ class Membership(Handed):
 
     def _ours(self) -> dict[str, Any]:
         assert self._home
-        node = {
+        node: dict[str, Any] = {
             "host": socket.gethostname(),
             "home": self._home.path,
             "pid": os.getpid(),
             "version": __version__,
             "since": self._begun,
         }
+        if self._drained_since:
+            node["draining"] = self._drained_since
         return {NODE: node, **self._figures()}
 
     # What the agent says
@@ -231,6 +239,16 @@ class Membership(Handed):
     def entries(self) -> dict[str, dict[str, Any]]:
         """Return what is known: kind → node → what that node announced."""
         return {kind: dict(_read(found)) for kind, found in self._entries.items()}
+
+    def successors(self, site: Site) -> list[str]:
+        """Return the nodes that may run a site instead of this one: none unless this one drains, and they do not."""
+        if not (self._drained_since and self._home):
+            return []
+        listed = nodes.machines(self._home)
+        may = set(map(str, pins.chosen(site.nodes, listed) if site.nodes else listed))
+        known = _read(self._entries.get(NODE, {}))
+        alive = {name for name, node in known if isinstance(node, dict) and not node.get("draining")}
+        return sorted(may & alive - {self.node})
 
     def lease(self, key: str, owner: str, ttl: float, done: Done) -> None:
         """Take a lease or renew it (`Registry.lease`); `done` gets its number or None later, or why nobody knows."""

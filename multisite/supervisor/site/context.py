@@ -41,7 +41,7 @@ class Leasing(Protocol):
     def want_soon(self, supervised: Any) -> None:
         """Ask for the lease of a site that has to run without a request."""
 
-    def place(self, supervised: Any, caller: Any) -> dict[str, Any] | None:
+    def place(self, supervised: Any, caller: Any, anew: bool) -> dict[str, Any] | None:
         """Return where requests for a site go; None: the caller is answered when it is known."""
 
 

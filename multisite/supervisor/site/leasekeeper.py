@@ -103,6 +103,7 @@ class LeaseAnswer:
         owner: address of the node that has it, "" if it is ours or if that is not known.
         failure: why it is not known who has it.
         is_lost: it was ours.
+        is_free: nobody has it.
     """
 
     key: str
@@ -111,6 +112,7 @@ class LeaseAnswer:
     owner: str = ""
     failure: str = ""
     is_lost: bool = False
+    is_free: bool = False
 
 
 class _Held:
@@ -153,6 +155,10 @@ class LeaseKeeper:
         """Ask for a lease; the answer says who has it."""
         self._ask(key, partial(self._taken, key, leaseguard.now()))
 
+    def find(self, key: str) -> None:
+        """Ask who has a lease, without taking it."""
+        self._lessor.holder(_named(key), partial(self._found, key))
+
     def keep(self, key: str, number: int, fence: int, *, is_new: bool) -> None:
         """Renew a lease from now on, in this file."""
         pause = self.terms.ttl / RENEWED if is_new else 0.0
@@ -191,14 +197,14 @@ class LeaseKeeper:
         elif number:
             self._tell(LeaseAnswer(key, number, self.terms.until(sent)))
         else:
-            self._lessor.holder(_named(key), partial(self._found, key))
+            self.find(key)
 
     def _found(self, key: str, holder: tuple[str, int] | None, error: str) -> None:
         address = holder[0].partition(" ")[0] if holder else ""
         if error:
             self._tell(LeaseAnswer(key, failure=_unanswered(error)))
         elif not holder:
-            self._tell(LeaseAnswer(key, failure="it is passing from one node to another"))
+            self._tell(LeaseAnswer(key, failure="it is passing from one node to another", is_free=True))
         elif address == self.terms.node:
             self._tell(LeaseAnswer(key, failure=f"another process that calls itself the node {address} has its lease"))
         else:

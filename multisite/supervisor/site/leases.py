@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from zlib import crc32
 
 from multisite.cluster import nodes
 from multisite.config.model import Home, Site
@@ -21,8 +22,12 @@ from multisite.supervisor.site.leasekeeper import AGAIN, RENEWED, LeaseAnswer, L
 
 LINGER = 2.0  # seconds for which a lease is kept although nothing of the site runs
 FRESH = 1.0  # seconds for which it is taken as known who has a lease
+UNKNOWN_AFTER = 2 * FRESH  # seconds after which no worker takes a site to run here that leaves
+LONGEST_HELD = 8.0  # seconds for which workers wait for a site that leaves; they give up after 10
 
 _log = logging.getLogger("multisite.supervisor")
+
+LEAVES = "this node drains, and the site leaves for another one"
 
 Answer = dict[str, Any]
 
@@ -38,10 +43,11 @@ class Lease(Handed):
         owner: address of the node that had it when it was last asked for, "" if none did.
         failure: why it is not known who has it.
         is_asked_for: the registry has not answered yet.
+        leaves_since: monotonic seconds since which the site leaves for another node, None: it stays.
     """
 
     KEPT = kept("number since", fence=DESCRIPTOR, shown=DESCRIPTOR)
-    ANEW = ("owner", "failure", "is_asked_for", "callers", "known_at", "quiet_since")
+    ANEW = ("owner", "failure", "is_asked_for", "callers", "known_at", "quiet_since", "leaves_since")
 
     def __init__(self) -> None:
         self.number, self.since = 0, 0.0
@@ -51,6 +57,12 @@ class Lease(Handed):
         self.callers: list[Any] = []  # connections of workers that wait for the answer
         self.known_at = 0.0  # monotonic seconds of the last answer
         self.quiet_since: float | None = None  # monotonic seconds since which nothing runs and nobody waits
+        self.leaves_since: float | None = None
+
+    @property
+    def may_start(self) -> bool:
+        """Whether a process of the site may be started here."""
+        return bool(self.number) and self.leaves_since is None
 
     def hold(self, number: int, until: int) -> None:
         """Note that it is ours. Each number has its own file: processes of an earlier one gain nothing by it.
@@ -71,7 +83,7 @@ class Lease(Handed):
         """Note that it is not ours any more."""
         for descriptor in filter(lambda number: number >= 0, (self.fence, self.shown)):
             os.close(descriptor)
-        self.number, self.since, self.quiet_since = 0, 0.0, None
+        self.number, self.since, self.quiet_since, self.leaves_since = 0, 0.0, None, None
         self.fence = self.shown = -1
 
     def as_dict(self, node: str) -> Answer | None:
@@ -96,6 +108,13 @@ class Asker(Protocol):
         """Send it."""
 
 
+class Cluster(Lessor, Protocol):
+    """The registry, which also knows the other nodes."""
+
+    def successors(self, site: Site) -> list[str]:
+        """Return the nodes that may run a site instead of this one: none unless this one drains, and they do not."""
+
+
 class Leased(Protocol):
     """A site as its lease concerns it."""
 
@@ -110,8 +129,15 @@ class Leased(Protocol):
     def needs_lease(self) -> bool:
         """Whether anything of it runs, is about to, or should."""
 
+    @property
+    def pids(self) -> list[int]:
+        """Its processes."""
+
     def ensure(self) -> str:
         """Return the path of its socket."""
+
+    def stop(self, reason: str) -> None:
+        """End its processes when they have answered what they have."""
 
     def turn_away(self, reason: str, retry_after: float) -> None:
         """Answer the requests that wait here: the site does not run here."""
@@ -127,13 +153,13 @@ class Leases:
         loop: an answer that cannot be handled costs its own site only.
         home: returns the home as it is now.
         sites: returns the supervised sites, by name.
-        lessor: is asked for leases.
+        cluster: is asked for leases, and for nodes that take a site over.
     """
 
     def __init__(
-        self, loop: Loop, home: Callable[[], Home], sites: Callable[[], Mapping[str, Leased]], lessor: Lessor
+        self, loop: Loop, home: Callable[[], Home], sites: Callable[[], Mapping[str, Leased]], cluster: Cluster
     ) -> None:
-        self._loop, self._home, self._sites, self._lessor = loop, home, sites, lessor
+        self._loop, self._home, self._sites, self._cluster = loop, home, sites, cluster
         self._keeper: LeaseKeeper | None = None
         self._away = ""
 
@@ -169,7 +195,7 @@ class Leases:
             raise Unavailable(f"[cluster] {error}; {error.remedy}", AGAIN) from None
         is_needed = any(one.lease.number or one.lease.is_asked_for for one in self._sites().values())
         if not self._keeper or (self._keeper.terms != terms and not is_needed):
-            self._keeper = LeaseKeeper(terms, self._lessor, self._take_outcome)
+            self._keeper = LeaseKeeper(terms, self._cluster, self._take_outcome)
         return self._keeper
 
     def _held(self) -> list[Leased]:
@@ -187,27 +213,36 @@ class Leases:
 
     # For workers, and for sites that have to start
 
-    def place(self, supervised: Leased, caller: Asker) -> Answer | None:
+    def place(self, supervised: Leased, caller: Asker, anew: bool = False) -> Answer | None:
         """Return where requests for a site go; None: the caller is answered when it is known.
 
         The answer has the path of its "socket", or is "elsewhere": the address of a node; it is valid "for" seconds.
+        If it has "passed_on", another node may have relayed the request to this one, which drains.
+
+        With `anew`, the registry is asked even if it was a moment ago.
 
         Raises:
             Unavailable: no process of it is available here.
         """
         path, lease = supervised.ensure(), supervised.lease
-        if lease.number:
+        if lease.may_start:
             return {"socket": path, "for": FRESH}
-        if lease.owner and self._loop.now() - lease.known_at < FRESH:
-            return {"elsewhere": lease.owner, "for": FRESH}
+        if lease.owner and not anew and self._loop.now() - lease.known_at < FRESH:
+            return self._elsewhere(supervised, lease.owner)
+        if lease.leaves_since is not None and self._loop.now() - lease.leaves_since > LONGEST_HELD:
+            raise Unavailable(LEAVES, AGAIN)
         self._open()  # if it cannot be asked for, nobody waits
         lease.callers.append(caller)
         caller.on_close.append(lambda: lease.callers.remove(caller) if caller in lease.callers else None)
-        self.want(supervised)
+        if not lease.number:
+            self.want(supervised)
         return None
 
+    def _elsewhere(self, supervised: Leased, node: str) -> Answer:
+        return {"elsewhere": node, "for": FRESH, "passed_on": bool(self._cluster.successors(supervised.site))}
+
     def want(self, supervised: Leased) -> None:
-        """Ask for the lease of a site that has to run.
+        """Ask for the lease of a site that has to run; if another node is to run it, ask only which one does.
 
         Raises:
             Unavailable: it is not known which node this is.
@@ -215,13 +250,14 @@ class Leases:
         if not supervised.lease.is_asked_for:
             keeper = self._open()
             supervised.lease.is_asked_for = True  # first, because an answer may come at once
-            keeper.take(supervised.site.name)
+            ask = keeper.find if self._cluster.successors(supervised.site) else keeper.take
+            ask(supervised.site.name)
 
     def want_soon(self, supervised: Leased) -> None:
         """Ask for the lease of a site that has to run without a request, unless another node had it a moment ago."""
         lease, home = supervised.lease, self._home()
         pause = home.cluster.lease / RENEWED if lease.owner else AGAIN
-        if self._loop.now() - lease.known_at >= pause:
+        if self._loop.now() - lease.known_at >= pause and not self._cluster.successors(supervised.site):
             self.want(supervised)
 
     # Answers
@@ -262,11 +298,26 @@ class Leases:
         outcome = self._hold(lease, outcome) if outcome.number else self._known(outcome)
         lease.is_asked_for, lease.known_at = False, now
         lease.owner, lease.failure = outcome.owner, outcome.failure
-        callers, lease.callers = lease.callers, []
         if not outcome.number and supervised.is_waiting:
             supervised.turn_away(_reason(outcome), AGAIN)
+        self._answer_all(supervised, outcome)
+
+    def _answer_all(self, supervised: Leased, outcome: LeaseAnswer) -> None:
+        """Answer the workers that wait."""
+        callers, supervised.lease.callers = supervised.lease.callers, []
         for caller in callers:
-            caller.send(_answer(supervised, outcome))
+            caller.send(self._answer(supervised, outcome))
+
+    def _answer(self, supervised: Leased, outcome: LeaseAnswer) -> Answer:
+        others = self._cluster.successors(supervised.site) if outcome.is_free else []
+        if outcome.owner or others:
+            return self._elsewhere(supervised, outcome.owner or _one_of(others, supervised.site.name))
+        try:
+            if outcome.number:
+                return {"socket": supervised.ensure(), "for": FRESH}
+            raise Unavailable(f"it is not known which node may run it: {outcome.failure}", 5.0)
+        except Unavailable as error:
+            return {"error": error.reason, "status": 503, "retry_after": max(1, round(error.retry_after))}
 
     def _hold(self, lease: Lease, outcome: LeaseAnswer) -> LeaseAnswer:
         """Keep a lease that has become ours; if that is impossible, give it back."""
@@ -294,12 +345,32 @@ class Leases:
         self._keeper.tick(now)
         for supervised in self._held():
             lease = supervised.lease
-            if supervised.needs_lease:
+            if lease.leaves_since is not None or self._cluster.successors(supervised.site):
+                self._let_leave(supervised, now)
+            elif supervised.needs_lease:
                 lease.quiet_since = None
             elif lease.quiet_since is None:
                 lease.quiet_since = now
             elif now - lease.quiet_since >= LINGER:
                 self._give_back(supervised)
+
+    def _let_leave(self, supervised: Leased, now: float) -> None:
+        """End a site that another node is to run, and give its lease back. Workers that ask for it wait meanwhile."""
+        lease = supervised.lease
+        if lease.leaves_since is None:
+            lease.leaves_since = now
+            _log.info("site %s: this node drains, so another one is to run it", supervised.site.name)
+        elif not self._cluster.successors(supervised.site):
+            lease.leaves_since = None
+            self._answer_all(supervised, LeaseAnswer(supervised.site.name, lease.number))
+        elif now - lease.leaves_since >= UNKNOWN_AFTER:
+            supervised.stop("drained")
+            if not supervised.pids:
+                self._give_back(supervised)
+                if lease.callers:
+                    self.want(supervised)
+            elif now - lease.leaves_since >= LONGEST_HELD:
+                self._answer_all(supervised, LeaseAnswer(supervised.site.name, failure=LEAVES))
 
     def _give_back(self, supervised: Leased) -> None:
         assert self._keeper
@@ -318,12 +389,6 @@ def _reason(outcome: LeaseAnswer) -> str:
     return f"it runs on the node {outcome.owner}" if outcome.owner else outcome.failure
 
 
-def _answer(supervised: Leased, outcome: LeaseAnswer) -> Answer:
-    if outcome.owner:
-        return {"elsewhere": outcome.owner, "for": FRESH}
-    try:
-        if outcome.number:
-            return {"socket": supervised.ensure(), "for": FRESH}
-        raise Unavailable(f"it is not known which node may run it: {outcome.failure}", 5.0)
-    except Unavailable as error:
-        return {"error": error.reason, "status": 503, "retry_after": max(1, round(error.retry_after))}
+def _one_of(others: list[str], site: str) -> str:
+    """Return the node that is to run a site: the sites of one that leaves are distributed among the others."""
+    return others[crc32(site.encode()) % len(others)]

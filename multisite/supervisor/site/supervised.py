@@ -230,7 +230,7 @@ class SupervisedSite(SiteParts):
         missing = 0 if self.backends.any_in(*HELD) else max(0, launch.backends(self.site) - len(lasting))
         if deploy.is_first(self.backends) or self.deploys.is_trial:
             missing = min(missing, 0 if lasting else 1)
-        if self.site.exclusive and (not self.lease.number or len(lasting) < len(alive)):
+        if self.site.exclusive and (not self.lease.may_start or len(lasting) < len(alive)):
             missing = 0
         return SiteView(
             self.site.name,
