@@ -8,11 +8,13 @@ servers a `Told` stands in for that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import MethodType
 from typing import Any
 
 from multisite.dispatch.closing import Closing
 from multisite.errors import pages
+from multisite.logs.requests import Rescue, raise_again
 from multisite.runner import board
 from multisite.sites.usage import Counts
 
@@ -68,26 +70,33 @@ def ended(counts: Counts, status: str | None, failed: bool = False) -> None:
     counts.ended(code, failed or code >= 500)
 
 
-def followed(counts: Counts, environ: Environ, start_response: Any, body: Any) -> Iterable[bytes]:
-    """Return an answer that is not a list so that its end is counted; one that the server sends as a file stays one."""
+def followed(
+    counts: Counts, environ: Environ, start_response: Any, body: Any, rescue: Rescue | None = None
+) -> Iterable[bytes]:
+    """Return an answer that is not a list so that its end is counted; one that the server sends as a file stays one.
+
+    `rescue` answers for one that raises while it is made, or raises again where it has begun.
+    """
     response, wrapper = start_response.__self__, environ.get("wsgi.file_wrapper")
     is_file = type(body) is wrapper or (wrapper and not isinstance(wrapper, type) and hasattr(body, "read"))
     if is_file or isinstance(body, (list, tuple)):
         ended(counts, response.status)
         whole: Iterable[bytes] = body
         return whole
-    return _Made(counts, response, body)
+    return _Made(counts, response, body, rescue and partial(rescue, environ=environ, start=start_response))
 
 
 class _Made(Closing):
     """An answer that is still being made."""
 
-    __slots__ = ("_counts", "_failed", "_next", "_response", "_whole")
+    __slots__ = ("_counts", "_failed", "_next", "_rescue", "_response", "_whole")
 
-    def __init__(self, counts: Counts, response: Any, body: Iterable[bytes]) -> None:
+    def __init__(
+        self, counts: Counts, response: Any, body: Iterable[bytes], rescue: Callable[..., Iterable[bytes]] | None
+    ) -> None:
         super().__init__(body)
         self._counts: Counts | None = counts
-        self._response = response
+        self._response, self._rescue = response, rescue
         self._next: Callable[[], bytes] | None = None
         self._failed = self._whole = False
 
@@ -98,14 +107,22 @@ class _Made(Closing):
         following = self._next
         try:
             if following is None:
-                following = self._next = iter(self._body).__next__
+                following = iter(self._body).__next__
+                data = following()
+                self._next = following
+                return data
             return following()
         except StopIteration:
             self._whole = True
             raise
-        except BaseException:
+        except BaseException as error:
             self._failed = True
-            raise
+            rescue, self._rescue = self._rescue, None
+            if not rescue:
+                raise
+            page = rescue(error, start=raise_again) if self._next else rescue(error)
+            self._next = iter(page).__next__
+            return next(self)
 
     def __del__(self) -> None:
         self._closed()

@@ -402,12 +402,15 @@ class Dispatcher:
 
     # Errors
 
-    def _rescue(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer for an app behind the layers of its site; what is raised again has been logged."""
+    def _rescue(self, error: BaseException, environ: Environ, start: Any, is_body: bool = False) -> Iterable[bytes]:
+        """Answer for an app behind the layers of its site; what is raised again has been logged.
+
+        `is_body`: the server was asking for the body, so nothing that is raised again comes back to us.
+        """
         try:
-            return self._raised(error, environ, start_response)
+            return self._raised(error, environ, start)
         except BaseException as again:
-            _told.set(id(again))
+            _told.set(0 if is_body else id(again))
             raise
 
     def _raised(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -28,7 +28,7 @@ from multisite.errors import SiteBusy
 from multisite.inprocess.workdir import WorkDir, here
 from multisite.logs import servicelog
 from multisite.logs.requestlines import RequestLines
-from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, SPAWNED, STATIC, RequestRecord, replaced
+from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, SPAWNED, STATIC, RequestRecord, Rescue, replaced
 from multisite.runner.answer import ReadFile
 from multisite.sites import usage
 from multisite.sites.sitedir import Entry
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
-Rescue = Callable[[BaseException, Environ, Any], Iterable[bytes]]  # answers for an app that raised, or raises again
 
 _log = logging.getLogger("multisite.inprocess")
 
@@ -163,6 +162,7 @@ class Layers:
 
             self._place = behind_check(site, home, place)
         self._rescue = rescue
+        self._rescue_body = partial(rescue, is_body=True)
         self._how = PAGE
         self._workdir: WorkDir | None = None
         self._counts = usage.of_worker(home, _folder).of(site.name)
@@ -238,7 +238,7 @@ class Layers:
 
         Its start_response has to be a method of a response that knows its status (`multisite.dispatch.counted`).
         """
-        files, counts, rescue = self._files, self._counts, self._rescue
+        files, counts, rescue, rescue_body = self._files, self._counts, self._rescue, self._rescue_body
         requests, cells, place_of = counts.cells[usage.REQUESTS :], counts.cells, PLACES.get
         if bound and workdir and workdir.stays and not files:
             return self._bounded_there(app, workdir, bound)
@@ -259,7 +259,7 @@ class Layers:
                 else:
                     ended(counts, start_response.__self__.status)
                 return body
-            return followed(counts, environ, start_response, body)
+            return followed(counts, environ, start_response, body, rescue_body)
 
         return bound.around(counted) if bound else counted
 
@@ -274,7 +274,7 @@ class Layers:
 
     def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: ConcurrencyLimit) -> WSGI:
         """Return the same behind a bound, in one step: most requests of most sites come this way."""
-        counts, rescue = self._counts, self._rescue
+        counts, rescue, rescue_body = self._counts, self._rescue, self._rescue_body
         requests, cells, place_of = counts.cells[usage.REQUESTS :], counts.cells, PLACES.get
         take, give, overflow, release = bound.take_slot, bound.give_slot, bound.overflow, bound.release
         bare = app.bare if isinstance(app, Completed) else app
@@ -304,7 +304,7 @@ class Layers:
                 else:
                     ended(counts, start_response.__self__.status)
                 return body
-            return release(environ, followed(counts, environ, start_response, body))
+            return release(environ, followed(counts, environ, start_response, body, rescue_body))
 
         return bounded
 
@@ -344,7 +344,7 @@ class Layers:
                 except BaseException:
                     this.end()
                     raise
-            return this.around(body)
+            return this.around(body, self._rescue_body if self._how == IN_PROCESS else None)
 
         self._answer = answer
         return answer

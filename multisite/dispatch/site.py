@@ -21,14 +21,14 @@ from multisite.config.serving.development import OFF, Development
 from multisite.dispatch.attempt import WHY_AGAIN, Attempt, FailedImport
 from multisite.dispatch.automode import AutoMode
 from multisite.dispatch.environ import Completed, Patience
-from multisite.dispatch.middleware import Beside, ConcurrencyLimit, Layers, Rescue
+from multisite.dispatch.middleware import Beside, ConcurrencyLimit, Layers
 from multisite.dispatch.states import LIVES_HERE, TABLE, SiteAction, SiteEvent, SiteState
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, StillStarting, UnknownHost, pages
 from multisite.inprocess import generation, tracebacks, workdir
 from multisite.inprocess.generation import WSGI, Generation
 from multisite.inprocess.workdir import WorkDir
 from multisite.logs import incidents, requests, servicelog
-from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
+from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED, Rescue
 from multisite.logs.servicelog import Errors
 from multisite.proxy.limits import Share
 from multisite.proxy.waiting.coldstarts import patience_of

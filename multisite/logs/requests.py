@@ -22,6 +22,8 @@ from multisite.logs import past
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
+#: answers in an app's place, given what it raised, the environ and start_response; or raises that again
+Rescue = Callable[..., Iterable[bytes]]
 
 #: who answers for a site: its app in this process, one elsewhere, a file, or a page of ours
 IN_PROCESS, SPAWNED, PROXY, STATIC, PAGE = "in-process", "spawned", "proxy", "static", "page"
@@ -85,6 +87,11 @@ class RequestLog(Protocol):
         """
 
 
+def raise_again(_status: str, _headers: Headers, exc_info: Any) -> Any:
+    """Stand in for the start_response of an answer that has begun: no page may follow what was sent of it."""
+    raise exc_info[1]
+
+
 class RequestRecord:
     """One request.
 
@@ -108,6 +115,7 @@ class RequestRecord:
         "_next",
         "_open",
         "_place",
+        "_rescue",
         "_split",
         "_start",
         "_state",
@@ -170,8 +178,11 @@ class RequestRecord:
         self.sent += len(data)
         return self._write(data)
 
-    def around(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return `body` so that its end is noticed; one that the server sends as a file stays what it is."""
+    def around(self, body: Iterable[bytes], rescue: Rescue | None = None) -> Iterable[bytes]:
+        """Return `body` so that its end is noticed; one that the server sends as a file stays what it is.
+
+        `rescue` answers for a body that raises while it is made, or raises again where the answer has begun.
+        """
         if type(body) is list:
             size = len(body[0]) if len(body) == 1 else sum(map(len, body))
             if size <= MOST_AT_ONCE:  # it is as good as sent
@@ -180,6 +191,7 @@ class RequestRecord:
                 return body
         self._body = body
         self._next: Callable[[], bytes] | None = None
+        self._rescue = rescue
         self._close = getattr(body, "close", None)
         if self.method == "HEAD":
             self._state = "whole"
@@ -226,9 +238,15 @@ class RequestRecord:
         except StopIteration:
             self._state = "whole"
             raise
-        except BaseException:
+        except BaseException as error:
             self._state = "failed"
-            raise
+            rescue, self._rescue = self._rescue, None
+            if not rescue:
+                raise
+            start = raise_again if self._answered or self.sent else self.start
+            self._next = iter(rescue(error, self.environ, start)).__next__
+            self.how = PAGE
+            return next(self)
         self.sent += len(data)
         return data
 

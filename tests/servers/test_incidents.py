@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Iterator
@@ -122,6 +123,36 @@ def test_an_application_that_raises_in_its_process_has_an_incident(tmp_path: Pat
         assert told["cause"].startswith("the application failed: ValueError: of hand")
         assert any("raises.py" in line for line in told["traceback"]), told
         assert f"MS616 incident {found[1]}:" in home.multisite("logs", "raises")
+
+
+PARTS = """
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/begun":
+        start_response("200 OK", [("Content-Length", "8")])
+        yield b"well"
+    if environ["PATH_INFO"] != "/":
+        raise ValueError("of hand")
+    start_response("200 OK", [("Content-Length", "4")])
+    yield b"well"
+"""
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread"])
+def test_an_answer_that_raises_while_it_is_made_in_a_worker_has_an_incident(tmp_path: Path, worker_class: str) -> None:
+    """What has begun is cut, and the incident is kept all the same."""
+    home = HomeDir(tmp_path).create()
+    home.site("parts", PARTS)
+    with gunicorn(home, worker_class) as server:
+        assert server.ask("parts.test").text == "well"
+        answer = server.ask("parts.test", "/fail")
+        found = re.search(r"Incident ([0-9a-f]{8})", answer.text)
+        assert answer.status == 500 and found, answer.text
+        with pytest.raises(http.client.IncompleteRead):
+            server.ask("parts.test", "/begun")
+        told = json.loads(home.typed("--json", "incident").stdout)["incidents"]
+        assert [one["request"]["path"] for one in told] == ["/begun", "/fail"]
+        assert told[1]["incident"] == found[1]
+        assert row(home, "status", "parts")["errors"] == 2
 
 
 def test_an_answer_that_is_none_from_a_process_that_stays_has_an_incident_of_its_own(
