@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import json
 import os
 from pathlib import Path
@@ -57,6 +58,7 @@ KEYS = {
 }
 
 
+@functools.cache
 def classes() -> dict[str, ast.ClassDef]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
