@@ -10,6 +10,9 @@ import pytest
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "multisite"
 SOURCES = "\n".join(path.read_text() for path in sorted(PACKAGE.rglob("*.py")))
+#: What is defined, assigned, named as a key, or stands between quotes or in a path.
+DEFINED = set(re.findall(r"\b(?:def|class) (\w+)", SOURCES)) | set(re.findall(r"\b(\w+) *[:=]", SOURCES))
+DEFINED |= set(re.findall(r"[\"/](\w+)", SOURCES))
 PAGES = [
     *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGES")),
     *(page for page in sorted((CHECKOUT / "docs").rglob("*.md")) if page.name != "measurements.md"),
@@ -22,10 +25,7 @@ def exists(name: str) -> bool:
     path = PACKAGE.joinpath(*name.split("."))
     if path.with_suffix(".py").exists() or path.is_dir():
         return True
-    last = re.escape(name.rpartition(".")[2])
-    return bool(re.search(rf"\b(?:def|class) {last}\b|\b{last} *[:=]|[\"/]{last}\b", SOURCES)) or any(
-        PACKAGE.rglob(f"{name}.py")
-    )
+    return name.rpartition(".")[2] in DEFINED or any(PACKAGE.rglob(f"{name}.py"))
 
 
 @pytest.mark.parametrize("page", ["architecture.md", "walkthrough.md"])
