@@ -103,10 +103,11 @@ def unflushed():
 
 
 def compressed(module, suffix):
-    path = os.path.join(tempfile.mkdtemp(), "file" + suffix)
-    with module.open(path, "wb") as file:
-        file.write(data().read())
-    return module.open(path, "rb")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "file" + suffix)
+        with module.open(path, "wb") as file:
+            file.write(data().read())
+        return module.open(path, "rb")
 
 
 FILES = {
@@ -162,10 +163,12 @@ def application(environ, start_response):
         file = open(place.name, "rb")
         start_response("200 OK", headers)
         os.truncate(place.name, 1000)
+        os.unlink(place.name)
         return environ["wsgi.file_wrapper"](file)
     if path == "/grows":
         place = tempfile.NamedTemporaryFile(delete=False)
         file = open(place.name, "rb")
+        os.unlink(place.name)
         start_response("200 OK", headers)
         body = environ["wsgi.file_wrapper"](file)
         place.write(data().read())
