@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from multisite.errors import MultisiteError
-from multisite.status.simulate import HOME, Simulation
+from multisite.status.simulate import HOME, Simulation, past_of
 from multisite.status.web.incidentpage import of_rows
 from multisite.status.web.markup import Html
 from multisite.status.web.sparkline import sparkline
@@ -30,9 +30,11 @@ class Rehearsal:
         return self._simulation.document(self._clock())
 
     def detail(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the log and the curves of a site."""
-        lines = [line for _, line in self._simulation.log(row["name"], self._clock(), LINES)]
-        return {"home": HOME, "lines": lines, "curves": [("The last hour", self.curve(row))]}
+        """Return the log, the curves and the past of a site."""
+        now = self._clock()
+        lines = [line for _, line in self._simulation.log(row["name"], now, LINES)]
+        curves = [("The last hour", self.curve(row))]
+        return {"home": HOME, "lines": lines, "curves": curves, "past": past_of(row, now)}
 
     def curve(self, row: dict[str, Any]) -> Html:
         """Draw an invented hour."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from multisite import __version__
 from multisite.config.model import Site
+from multisite.logs.past import DONE, FAILED, READY, Past
 from multisite.status.inventory import Inventory
 from multisite.status.report import SiteReport
 
@@ -153,6 +154,37 @@ def _failure(site: _Character, at: float) -> dict[str, Any] | None:
     told = {"failure": "ModuleNotFoundError: no module named 'flask'", "incident": f"{hash_of(site.name):08x}"}
     remedy = f"{HOME}/{site.name}/.venv/bin/pip install flask"
     return {**told, "at": at - 60, "serving": site.trouble == "old", "remedy": remedy, "steps": steps, "output": []}
+
+
+def past_of(row: dict[str, Any], at: float) -> Past:
+    """Return what the site of a row went through until a time in Unix seconds: starts, deploys and slow requests."""
+    dice, failure = random.Random(row["name"]), row["failure"]
+    is_in_worker = row["placement"] == "in-process"
+    steps = ("import",) if is_in_worker else ("prepare", "fork and run", "start up")
+    way = "imported in worker 4712" if is_in_worker else "forked from a preloader"
+    begun = row["up_since"] or (_BEGIN + (at - _BEGIN) // _DAY * _DAY)
+    starts, deploys = [], []
+    for number in range(row["starts"] if row["placement"] else 0):
+        times = [round(dice.uniform(0.01, 0.3), 3) for _ in steps]
+        took = [{"step": step, "seconds": time} for step, time in zip(steps, times, strict=True)]
+        seconds = round(sum(times), 3)
+        told = {"at": begun - number * _DAY, "seconds": seconds, "failure": "", "incident": ""}
+        starts.append({**told, "kind": "cold", "outcome": READY, "steps": took, "way": way})
+        if number % 3 == 1:
+            deploys.append({**told, "cause": "reload", "outcome": DONE})
+    if failure:
+        failed = {**{key: failure[key] for key in ("at", "failure", "incident")}, "seconds": 0.012, "outcome": FAILED}
+        kind = "deploy" if failure["serving"] else "cold"
+        starts.insert(0, {**failed, "kind": kind, "steps": failure["steps"], "way": ""})
+        deploys[:0] = [{**failed, "cause": "reload"}] if failure["serving"] else []
+    return Past(starts, deploys, [_slow(at - number * 700, dice) for number in range(dice.randrange(4))])
+
+
+def _slow(at: float, dice: random.Random) -> dict[str, Any]:
+    app = round(dice.uniform(1.0, 4.0), 3)
+    split = {"queued": 0.0, "relay": 0.001, "app": app}
+    path = dice.choice(_PATHS)
+    return {"at": at, "method": "GET", "path": path, "status": 200, "seconds": round(app + 0.001, 3), "split": split}
 
 
 def hash_of(text: str) -> int:
