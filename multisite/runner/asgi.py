@@ -110,7 +110,35 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
         """Report an exception of the app; return the incident."""
         host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
         path = scope["path"].encode("utf-8", "replace").decode("latin-1")
-        return self._notifier.raised(error, scope["method"], host, path)
+        return self._notifier.raised(error, scope.get("method", "GET"), host, path)
+
+    async def serve_socket(self, app: Any, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Call the app for a WebSocket, and report what it raises, unless the client has left."""
+        is_accepted = is_gone = False
+
+        async def heard() -> dict[str, Any]:
+            nonlocal is_gone
+            message: dict[str, Any] = await receive()
+            is_gone = is_gone or message["type"] == "websocket.disconnect"
+            return message
+
+        async def sent(message: dict[str, Any]) -> None:
+            nonlocal is_accepted, is_gone
+            try:
+                await send(message)
+            except OSError:
+                is_gone = True
+                raise
+            is_accepted = is_accepted or message["type"] == "websocket.accept"
+
+        try:
+            await app(scope, heard, sent)
+        except Exception as error:
+            if is_gone:
+                raise
+            self.tell_raised(error, scope)
+            if not is_accepted:
+                raise  # gunicorn refuses the handshake with 500; later, it closes with 1011 in any case
 
     def _stop(self) -> None:
         self._alive = False

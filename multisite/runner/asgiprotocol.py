@@ -408,7 +408,7 @@ def _until_gone(app: Any, protocol: Any) -> Any:
     async def called(scope: dict[str, Any], receive: Any, send: Any) -> None:
         send = _in_turns(send, protocol.transport)
         if scope["type"] != "http":
-            await app(scope, receive, send)
+            await protocol.worker.serve_socket(app, scope, receive, send)
             return
         receiver = protocol._body_receiver
         was_told = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +28,15 @@ others = []
 async def app(scope, receive, send):
     assert scope["type"] == "websocket", scope
     assert (await receive())["type"] == "websocket.connect"
+    assert scope["path"] != "/early", "early"
     await send({"type": "websocket.accept", "subprotocol": "chat"})
     await send({"type": "websocket.send", "text": repr({k: v for k, v in scope.items() if k != "state"})[:120]})
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
             print("left with", message.get("code"), flush=True)
+            if scope["path"] == "/late":
+                raise ConnectionError("late")
             return
         if message["text"] == "scope":
             for key in ("client", "server", "scheme", "root_path", "path", "raw_path", "query_string", "subprotocols"):
@@ -49,6 +53,8 @@ async def app(scope, receive, send):
                 time.sleep(0.02)
                 await send({"type": "websocket.send", "text": "x"})
             await send({"type": "websocket.send", "text": "shared" if others else "alone"})
+        elif message["text"] == "raise":
+            raise ValueError("this cannot be")
         elif message["text"] == "other":
             others.append(message)
         elif message["text"] == "end":
@@ -90,6 +96,31 @@ def test_an_envelope_may_become_a_socket(site: Backend) -> None:
             assert client.receive() == (1, f"echo {text}".encode())
         client.send("end")
         assert client.receive() == (8, (3001).to_bytes(2, "big"))
+
+
+def test_an_app_that_raises_has_an_incident(tmp_path: Path) -> None:
+    """Its traceback is in the log once, and the client learns that the server has failed."""
+    with backend(tmp_path, APP, spec=SPEC) as site:
+        with opened(site, {**ASKED, "PATH_INFO": "/room", "RAW_URI": "/room"}) as client:
+            client.receive()
+            client.send("raise")
+            code, content = client.receive()
+            assert (code, content[:2]) == (8, (1011).to_bytes(2, "big"))
+        with opened(site, {**ASKED, "PATH_INFO": "/early", "RAW_URI": "/early"}) as client:
+            assert client.head.startswith("HTTP/1.1 500 ")
+        site.wait_for(in_flight=0, requests=2)
+        told = re.findall(r"MS616 incident [0-9a-f]{8}: Error handling (.*)", site.log)
+        assert told == ["GET site.test/room", "GET site.test/early"]
+        assert site.log.count("ValueError: this cannot be") == 1
+
+
+def test_an_app_that_raises_because_its_client_has_left_has_none(tmp_path: Path) -> None:
+    with backend(tmp_path, APP, spec=SPEC) as site:
+        with opened(site, {**ASKED, "PATH_INFO": "/late", "RAW_URI": "/late"}) as client:
+            client.receive()
+        site.wait_for(in_flight=0, requests=1)
+        assert "ConnectionError: late" in site.log
+        assert "MS616" not in site.log
 
 
 def test_the_scope_is_the_clients(site: Backend) -> None:
