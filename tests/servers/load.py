@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .harness import Client
 
-BREATH = 0.005  # seconds
+BREATH = 0.02  # seconds
 
 
 @dataclass
