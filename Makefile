@@ -10,7 +10,7 @@ WORKERS ?= 2
 THREADS ?= 8
 # Most tests wait for processes, so more of them run than there are processors. Each process gets a run of files, whose
 # tests share servers; whoever is done takes half of what another has left.
-TOGETHER ?= -n 4 --dist worksteal
+TOGETHER ?= -n 6 --dist worksteal
 
 # The rooms whose tests start, but for a few that say so, neither a server nor a supervisor.
 QUICK := config errors logs sites inprocess dispatch proxy cli
@@ -38,7 +38,7 @@ test-quick: $(VENV)/stamp-test  ## run the tests that start no server and no sup
 	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest -q -m "not apps and not servers and not processes" \
 	    $(TOGETHER) $(ARGS) tests/test_*.py $(addprefix tests/,$(QUICK))
 
-test-interpreters:  ## run the tests without real servers on every other CPython >= 3.10 found here
+test-interpreters:  ## run what depends on the interpreter on every other CPython >= 3.10 found here
 	@.ci/test-interpreters $(BIN)/python $(TOGETHER) $(ARGS)
 
 test-user:  ## as root: run as an ordinary user the tests that behave differently for one

@@ -37,5 +37,14 @@ def _first(version: str) -> list[tuple[str, str]]:
 
 
 def equipped(version: str) -> str:
-    """The interpreter of a virtualenv with Flask, Django and FastAPI and nothing of ours."""
-    return kept(interpreters()[version], "flask", "django", "fastapi", "uvloop")
+    """The interpreter of a virtualenv with FastAPI and nothing of ours; of two versions Flask and Django, too."""
+    more = ("flask", "django", "uvloop") if version in (oldest(), newest()) else ()
+    return kept(interpreters()[version], "fastapi", *more)
+
+
+def oldest() -> str:
+    return min(interpreters(), key=lambda version: int(version[2:]))
+
+
+def newest() -> str:
+    return max(interpreters(), key=lambda version: int(version[2:]))

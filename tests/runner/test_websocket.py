@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.virtualenvs import kept
-
 from .harness import ENVIRON, WITHIN, Backend, backend, envelope, hand_over, receive_all, spec
-from .interpreters import interpreters
+from .interpreters import equipped, interpreters
 from .websocket import ACCEPT, FIELDS, VARIABLES, WebSocket
 
 APP = """
@@ -238,7 +236,7 @@ async def chat(socket: fastapi.WebSocket, room: str):
 @pytest.fixture(scope="module", params=sorted(interpreters(), key=lambda version: int(version[2:])))
 def with_fastapi(request: pytest.FixtureRequest) -> str:
     """A virtualenv of each interpreter, with FastAPI and nothing of ours."""
-    return kept(interpreters()[request.param], "fastapi")
+    return equipped(request.param)
 
 
 @pytest.mark.servers

@@ -15,13 +15,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.processes import is_running
 
-from .harness import PATIENCE, Client, HomeDir, Server, eventually, gunicorn
+from .harness import PATIENCE, Answer, Client, HomeDir, Server, eventually, gunicorn
 from .load import Load
 from .test_spawned import make_venv, pid_of, supervisor_of
 
@@ -140,8 +141,10 @@ def test_commands_that_do_not_start(server: Server, home: HomeDir, unharmed: Non
     for name, (code, keys, _) in APPLICATIONS.items():
         home.site(name, code, **{"mode": "spawned", **keys})
     reasons = {name: row[-1] for table in (COMMANDS, APPLICATIONS) for name, row in table.items()}
-    for name, reason in reasons.items():
-        assert_told(server, home, name, reason)
+    with ThreadPoolExecutor(8) as visitors:
+        pages = list(visitors.map(lambda name: server.ask(f"{name}.test", accept="application/json"), reasons))
+    for (name, reason), refused in zip(reasons.items(), pages, strict=True):
+        assert_told(server, home, name, reason, refused)
     status = home.multisite("status", "--wide")
     sites = {site["name"]: site for site in json.loads(home.typed("--json", "list").stdout)["sites"]}
     for name in NEVER_LISTEN:
@@ -165,8 +168,7 @@ def test_a_template_with_an_unknown_placeholder(server: Server, home: HomeDir, u
     home.disable("unknown")
 
 
-def assert_told(server: Server, home: HomeDir, name: str, reason: str) -> None:
-    refused = server.ask(f"{name}.test", accept="application/json")
+def assert_told(server: Server, home: HomeDir, name: str, reason: str, refused: Answer) -> None:
     assert refused.status == 503, f"{name}: {refused}"
     assert int(refused.headers["retry-after"]) >= 1, name
     incident = json.loads(refused.text)["incident"]
@@ -190,7 +192,8 @@ def test_a_virtualenv_without_the_framework(
     code = "import framework_of_mine as f\ndef application(environ, start_response):\n"
     code += "    start_response('200 OK', [])\n    return [f.WORD]\n"
     home.site("bare", code, python=str(venv))
-    assert_told(server, home, "bare", "it needs the module 'framework_of_mine'")
+    refused = server.ask("bare.test", accept="application/json")
+    assert_told(server, home, "bare", "it needs the module 'framework_of_mine'", refused)
     next(venv.glob("lib/python*/site-packages")).joinpath("framework_of_mine.py").write_text("WORD = b'installed'\n")
     eventually(lambda: server.ask("bare.test").text == "installed", PATIENCE, "the site is mended")
     home.disable("bare")

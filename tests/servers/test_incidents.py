@@ -46,7 +46,7 @@ def served(
     home.conf((home.path / "moya.conf").read_text() + "hand_over = no\n")
     for way in WAYS:
         for name in (f"first-{way[1:]}", f"later-{way[1:]}"):
-            home.site(name, APP, mode="spawned", request_timeout="1s", application="app:application")
+            home.site(name, APP, mode="spawned", request_timeout="1s", stop_timeout="1s", application="app:application")
     with gunicorn(home, request.param) as server:
         yield home, server
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -63,19 +63,26 @@ class Waiting:
 
     @property
     def state(self) -> str:
-        sites = json.loads(self.home.multisite("--json", "status"))["sites"]
-        return str(next(one["state"] for one in sites if one["name"] == self.name))
+        (site,) = json.loads(self.home.multisite("--json", "status", self.name))["sites"]
+        return str(site["state"])
 
 
-@pytest.fixture(params=sorted(KINDS))
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[HomeDir, Server]]:
-    home = HomeDir(tmp_path).create()
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[HomeDir, Server]]:
+    """A server for all tests, each of which has sites of its own."""
+    home = HomeDir(tmp_path_factory.mktemp(request.param)).create()
     with gunicorn(home, request.param, "--workers", "1", *KINDS[request.param]) as server:
         yield home, server
 
 
-def waiting(served: tuple[HomeDir, Server], name: str = "slow", **keys: str) -> Waiting:
+NUMBERS = itertools.count(1)
+
+
+def waiting(served: tuple[HomeDir, Server], **keys: str) -> Waiting:
     home, server = served
+    name = f"slow{next(NUMBERS)}"
     keys = {"mode": "spawned", "waiting_page": "0.2s", **keys}
     home.site(name, SLOW, **keys)
     return Waiting(home, server, name)
@@ -145,7 +152,7 @@ def test_no_front_end_goes_past_the_page(served: tuple[HomeDir, Server]) -> None
     site = waiting(served)
     site.let()
     assert site.ask().status == 200
-    assert not (site.home.runtime / "multisite" / "domains" / "slow.test").exists()
+    assert not (site.home.runtime / "multisite" / "domains" / f"{site.name}.test").exists()
     site.home.site("plain", mode="spawned")
     assert Way("", "plain.test", site.server.port).ask().status == 200
     assert (site.home.runtime / "multisite" / "domains" / "plain.test").exists()
