@@ -16,7 +16,7 @@ from .harness import Client, HomeDir, Server, eventually, gunicorn
 pytestmark = pytest.mark.servers
 
 APP = """
-import os, re, signal, time
+import ctypes, os, signal, time
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
@@ -27,7 +27,8 @@ def application(environ, start_response):
     if path == "/hang":
         time.sleep(600)
     if path == "/hold":
-        re.match("(a+)+$", "a" * 64 + "!")
+        while True:
+            ctypes.PyDLL(None).sleep(600)  # holds the interpreter, as a regular expression that never ends does
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"well"]
 """
@@ -46,7 +47,7 @@ def served(
     home.conf((home.path / "moya.conf").read_text() + "hand_over = no\n")
     for way in WAYS:
         for name in (f"first-{way[1:]}", f"later-{way[1:]}"):
-            home.site(name, APP, mode="spawned", request_timeout="1s", stop_timeout="1s", application="app:application")
+            home.site(name, APP, mode="spawned", request_timeout="1s", application="app:application")
     with gunicorn(home, request.param) as server:
         yield home, server
 

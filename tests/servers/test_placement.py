@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,7 @@ def versions(server: Server, until: str) -> Iterator[str]:
         yield answer.text
         if answer.text == until:
             return
+        time.sleep(0.01)  # or the next process would have no processor to start with
     raise AssertionError(f"never {until}")
 
 
