@@ -18,13 +18,13 @@ from tests.processes import is_running
 from tests.supervisor.harness import wait_until
 
 FAR = 600.0  # seconds: no test waits for it
-# Notes its own number and that of a helper in a session of its own, both deaf to SIGTERM.
+# Notes its own number and that of a helper in a session of its own, whose parent has ended; it is deaf to SIGTERM.
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-helper = subprocess.Popen(["sleep", "600"], start_new_session=True)
+helper = subprocess.check_output(["sh", "-c", "sleep 600 >/dev/null & echo $!"], start_new_session=True, text=True)
 with open(sys.argv[1] + ".new", "w") as file:
-    file.write(f"{os.getpid()} {helper.pid} {os.environ.get('LISTEN_PID')}")
+    file.write(f"{os.getpid()} {helper.strip()} {os.environ.get('LISTEN_PID')}")
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 time.sleep(600)
 """
@@ -66,7 +66,7 @@ def started(path: Path) -> list[int]:
 
 
 def test_all_that_a_site_has_started_ends_with_its_lease(lease: Lease, tmp_path: Path) -> None:
-    """Even a helper in a session of its own, and though neither listens to SIGTERM."""
+    """Even a helper in a session of its own whose parent has ended, and a command that does not listen to SIGTERM."""
     lease.ends_in(5)
     guard = lease.guard(sys.executable, "-c", STUBBORN, str(tmp_path / "pids"), warning=1)
     command, helper, named = started(tmp_path / "pids")

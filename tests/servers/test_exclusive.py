@@ -9,8 +9,10 @@ import socket
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha1
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,18 +108,38 @@ def test_explain_names_the_node(pair: Cluster) -> None:
 
 def test_a_new_version_starts_after_the_old_one_has_ended(pair: Cluster) -> None:
     here, there = holder(pair)
-    before = pair.runs()[-1]
-    here.home.multisite("restart", "clock")
+    before, guards, go = pair.runs()[-1], row(here)["pids"], pair.place / "go"
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            slow = pool.submit(asked, here, f"/until/{go}")
+            eventually(lambda: row(here)["in_flight"])
+            restart = pool.submit(here.home.typed, "restart", "clock")
+            eventually(lambda: row(here)["state"] == "draining")
+            assert [row(here)["pids"] for _ in range(10)] == [guards] * 10
+        finally:
+            go.touch()
+        assert slow.result()[0] == 200
+        assert restart.result().exit_code == 0
     eventually(lambda: there.number() and pair.runs()[-1].pid != before.pid)
     assert pair.overlaps() == []
 
 
+def row(node: Node) -> dict[str, Any]:
+    """What ``status`` tells of the site."""
+    told: list[dict[str, Any]] = [{}]
+    eventually(lambda: told.append(node.status()) or told[-1])
+    return dict(told[-1]["sites"][0])
+
+
 def test_an_upgrade_keeps_the_process_and_its_lease(pair: Cluster) -> None:
-    """The next program renews it, under the same number."""
+    """Each program renews it before the next one comes, under the same number."""
     here, _ = holder(pair)
-    before = pair.runs()[-1]
-    done = here.home.typed("reload", "--supervisor")
-    assert done.exit_code == 0, done.output
+    before, until = pair.runs()[-1], here.until()
+    for _ in range(2):
+        done = here.home.typed("reload", "--supervisor")
+        assert done.exit_code == 0, done.output
+        assert here.until() > until
+        until = here.until()
     assert here.is_holder
     lines = len((pair.place / "notes").read_text().splitlines())
     eventually(lambda: len((pair.place / "notes").read_text().splitlines()) > lines + 10)
