@@ -130,6 +130,17 @@ def until(lease: Lease) -> int:
     return int.from_bytes(os.pread(lease.shown, leaseguard.SIZE, 0), sys.byteorder)
 
 
+def test_each_lease_has_its_own_file_which_its_processes_can_only_read(lease: Lease) -> None:
+    lease.hold(1, 100)
+    first = os.dup(lease.shown)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.pwrite(lease.shown, b"x", 0)
+    lease.hold(2, 200)
+    assert int.from_bytes(os.pread(first, leaseguard.SIZE, 0), sys.byteorder) == 100
+    assert until(lease) == 200
+    os.close(first)
+
+
 def test_one_node_gets_a_lease_and_the_others_learn_which() -> None:
     engine = Engine()
     one, other = Asking(engine, "10.0.0.1:80"), Asking(engine, "10.0.0.2:80")
