@@ -312,10 +312,16 @@ def member(tmp_path: Path) -> Iterator[tuple[Member, Engine]]:
         made.close()
 
 
-def test_a_process_that_is_stopped_is_replaced_and_another_one_answers(member: tuple[Member, Engine]) -> None:
+@pytest.mark.parametrize("is_asked", [True, False], ids=["asked", "not asked"])
+def test_a_process_that_is_stopped_is_replaced_and_another_one_answers(
+    member: tuple[Member, Engine], is_asked: bool
+) -> None:
+    """Whether anybody asks or not: what it has announced would be over."""
     one, _ = member
     (former,) = one.membership.pids
     os.kill(former, signal.SIGSTOP)
+    if not is_asked:
+        one.wait(lambda: former not in one.membership.pids)
     one.ask()
     one.wait(lambda: one.answers)
     assert isinstance(one.answers[0], int)
