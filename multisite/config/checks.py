@@ -1,7 +1,6 @@
 """Checks the content of a file against the option table; every fault becomes a `Problem` (pure).
 
-Only the keys that a file holds are checked, because a whole ``ConfigObj.validate`` also visits
-the forty that it does not.
+Only the keys that a file holds are checked: ``ConfigObj.validate`` would also visit the forty that it does not hold.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def is_near(told: float | datetime, left: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """From a minute of each of some days until another, which may be of the day after.
+    """The time from one minute to another on some days of the week; it may end on the next day.
 
     Attributes:
         days: 0 is Monday.

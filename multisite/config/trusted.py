@@ -1,4 +1,4 @@
-"""Front ends whose headers are believed, and the header in which one names the host."""
+"""Front ends whose headers are believed, and the header in which they name the host."""
 
 from __future__ import annotations
 

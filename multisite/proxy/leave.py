@@ -37,7 +37,7 @@ def finish(request: Request, rest: bytes) -> None:
 
 
 def _pass(request: Request, first: Callable[[LoopRelay], None]) -> None:
-    """Make a `LoopRelay` of it, whose the client's connection is from now on.
+    """Make a `LoopRelay` of it, which owns the client's connection from now on.
 
     Raises:
         OSError, BackendUnavailable: there can be no loop; the connection is still the request's.

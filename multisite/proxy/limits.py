@@ -43,7 +43,7 @@ class Pace:
         self._until = now + self._pause
 
     def took(self, seconds: float, now: float) -> None:
-        """Note how long an answer took that nobody waited for; quick ones restore the patience step by step."""
+        """Note how long an answer that nobody waited for took; quick ones restore the patience step by step."""
         if seconds < self._patience:
             self._pause = self._pause / 2 if self._pause > FIRST_PAUSE else 0.0
             self._until = min(self._until, now + self._pause)

@@ -1,8 +1,8 @@
 """One request whose answer takes a while, in the loop of its process.
 
-At most one piece of the answer is held: the next is received when the client has taken the last, and of the request
-the next is read when the backend has taken the last. Neither waits for the other: an answer may come before the
-request is over. A client that leaves frees the backend at once.
+At most one piece of the answer is held: the next one is received when the client has taken the last. In the same way,
+the next piece of the request is read when the backend has taken the last. Neither waits for the other: an answer may
+come before the request is over. A client that leaves frees the backend at once.
 
 A `LoopRelay` owns the client's connection from when it is made, in the worker's thread, until the connection is closed.
 While a helper reaches the site or asks why there was no answer, it waits for that as for everything else: it

@@ -99,7 +99,7 @@ class SyncRelay:
         return knocks
 
     def _nobody_is_left(self) -> bool:
-        """Give what was just sent a moment; tell whether who was at the door has been let in by another worker."""
+        """Give what was just sent a moment; tell whether another worker has accepted the client that waited."""
         fresh = time.monotonic() - BRIEFLY
         if any(request.exchange.sent_at > fresh for request in list(self._requests.values())):  # type: ignore[union-attr]
             self._pass_answers(BRIEFLY, ())
@@ -190,7 +190,7 @@ class SyncRelay:
 
 
 def _fenced(request: Request, action: Callable[[], None]) -> None:
-    """Do something with a request that is in nobody's hand meanwhile; whatever goes wrong is answered."""
+    """Do something with a request that nobody holds meanwhile; whatever goes wrong is answered."""
     try:
         action()
     except Exception as error:

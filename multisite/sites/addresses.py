@@ -26,7 +26,7 @@ def by_name(catalogue: Catalogue, site: SiteFile, port: str, scheme: str = "http
 
 
 def local(catalogue: Catalogue, port: str, scheme: str = "http") -> Iterator[tuple[str, str]]:
-    """Yield the name of each site with an address that leads to this machine whatever the DNS says, and that."""
+    """Yield name and address of each site with an address that leads to this machine whatever the DNS says."""
     for name, site in catalogue.sites.items():
         own = (domain for domain in site.domains if domain.endswith(LOCAL) and not is_pattern(domain))
         found = [*(_url(domain, site, port, scheme) for domain in own), *by_name(catalogue, site, port, scheme)]

@@ -147,7 +147,7 @@ def build(entries: Iterable[Entry], home: Home, held: Holdings = NOBODY, problem
 
 
 def _of_the_pages(entries: Iterable[Entry], domain: str) -> list[Problem]:
-    """Return the sites that claim the domain of the status pages, for which they are never asked."""
+    """Return the sites that claim the domain of the status pages; they never get its requests."""
     remedy = "remove it, or give the status pages another domain"
     what = "the status pages have this domain and keep it: [service] status_domain in moya.conf"
     claiming = [entry for entry in entries if domain and domain in entry.file.domains]

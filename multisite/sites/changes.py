@@ -33,7 +33,7 @@ LONGEST_LOOK = 0.5  # seconds
 
 
 class Look:
-    """One look at the tree below `top`: it leaves the tree nowhere, visits nothing twice, and ends."""
+    """One look at the tree below `top`: it never leaves the tree, visits nothing twice, and ends."""
 
     def __init__(self, top: str) -> None:
         self._top = top
@@ -94,7 +94,7 @@ def is_quiet(times: Iterable[int]) -> bool:
 
 
 def is_being_written(location: str) -> bool:
-    """Tell whether git is changing the tree around `location` just now: it holds ``index.lock`` meanwhile."""
+    """Tell whether git is changing the tree around `location`: it holds ``index.lock`` while it does."""
     folder = location
     for _ in range(MOST_FOLDERS if location else 0):
         git = os.path.join(folder, ".git")

@@ -36,7 +36,7 @@ STARTED = ("starts_by_kind", "start_seconds", "start_failures", "stops_by_reason
 
 @dataclass
 class Sums:
-    """What was counted for one site, in all workers that there have been.
+    """What all workers so far have counted for one site.
 
     Attributes:
         measured: how many of the requests the bytes and times are about.

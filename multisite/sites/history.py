@@ -150,14 +150,14 @@ class History:
         return _sample(self._map, _place(number, span)) if span else NOTHING
 
     def _clear(self, number: int, first: int, last: int) -> None:
-        """Empty the points from one span to another, of which no more than the ring has are asked for."""
+        """Empty the points between two spans, at most as many as the ring has."""
         for span in range(first, last + 1):
             at = _place(number, span)
             self._map[at : at + _WIDTH] = bytes(_WIDTH)
 
 
 def read(path: str, tier: int, until: float, points: int = 0) -> list[Sample]:
-    """Return what `History.points` returns, from the file alone; nothing but nought where there is none.
+    """Return what `History.points` returns, from the file alone; zeros if there is none.
 
     Args:
         path: of the file.

@@ -28,7 +28,7 @@ def stamp_of(folder: str) -> Stamp:
 
 
 def canonical(location: str, host: str) -> str:
-    """Return the host of which `host` is another name: the folder of `host` is a link to that host's folder.
+    """Return the host that `host` is another name of: the folder of `host` is a link to that host's folder.
 
     Args:
         location: of the hosting site. Only a link beside its target counts, if one component of the location is just

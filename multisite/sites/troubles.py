@@ -1,7 +1,7 @@
 """What went wrong with requests that workers sent on: a trouble that lasts is one incident, in all workers.
 
-It stands among the workers' failures, under the site's name and the upstream. Nobody takes it out when it is over:
-whoever reads it sees whether it `lasts`.
+It is kept with the workers' failures, under the site's name and the upstream. Nobody removes it when it is over: a
+reader sees whether it `lasts`.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Counts:
             cells[_ERRORS] += 1
 
     def end(self, began: int, failed: bool, sent: int, status: int = 0, received: int = 0, cpu: int = 0) -> int:
-        """The request has ended that was measured; returns how many nanoseconds it took.
+        """Note the end of a measured request; returns how many nanoseconds it took.
 
         Args:
             began: what `begin` returned.
@@ -206,7 +206,7 @@ class Usage:
         return self._data[begin + NAME : begin + SIZE].cast("Q")
 
     def _reserve(self, begin: int) -> bool:
-        """Have the disk keep room for a slot; what is mapped and has none would end this process (SIGBUS)."""
+        """Reserve room on the disk for a slot; without it, a write to the map would end this process (SIGBUS)."""
         try:
             os.posix_fallocate(self._file, begin, SIZE)
         except OSError:
@@ -254,7 +254,7 @@ def of_worker(home: Home, folder: Callable[[Home], str], kind: str = FOLDER) -> 
 
 @contextlib.contextmanager
 def _locked(folder: str, how: int) -> Iterator[None]:
-    """Keep the files from being gathered while they are read or made; who only reads makes nothing."""
+    """Keep the files from being gathered while they are read or made; a reader makes none."""
     path, flags = os.path.join(folder, _LOCK), os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         handle = os.open(path, flags | (os.O_RDONLY if how == fcntl.LOCK_SH else os.O_RDWR | os.O_CREAT), 0o600)
