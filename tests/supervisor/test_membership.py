@@ -506,3 +506,16 @@ def test_a_library_that_is_missing_is_told(tmp_path: Path) -> None:
         found = told(home)
         assert "there is no engine consul" in found["reason"]
         assert found["url"] == "consul://10.0.0.1"
+
+
+def test_a_url_that_is_none_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Although a map of the sites is to be published there."""
+    with supervised(tmp_path, "[cluster]\nurl = redis://:se#cret@10.0.0.1\npublish = traefik\n") as home:
+        home.site("blog")
+        home.get("blog")
+        wait_until(lambda: told(home)["state"] == "refused")
+        assert "its @ is behind" in told(home)["reason"]
+        log = capfd.readouterr().err
+        assert log.count("MS743") == 1
+        assert "cret" not in log
+        assert "Traceback" not in log

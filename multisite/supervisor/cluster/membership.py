@@ -168,11 +168,12 @@ class Membership(Handed):
     def _publish(self, home: Home) -> None:
         """Say what Traefik is to know: the machines that are alive, and the sites."""
         reasons: tuple[Any, ...] = ()
-        if home.cluster.publish:
+        address = _address(home)
+        if home.cluster.publish and isinstance(address, Address):
             listed = {str(machine) for machine in nodes.machines(home)}
             alive = self._entries.get(NODE, {}).keys() | {self.node}
-            cluster = Address.parse(home.cluster.url).name
-            reasons = (self._catalogue(), alive & listed if listed else alive, home.service.status_domain, cluster)
+            alive = alive & listed if listed else alive
+            reasons = (self._catalogue(), alive, home.service.status_domain, address.name)
         if reasons != self._map_of:
             self._map_of = reasons
             self._agents.say({"publish": _map(home, *reasons) if reasons else None, "owner": self.node})
