@@ -87,7 +87,7 @@ def rendered(server: str, front: Front) -> str:
 
 
 @st.composite
-def many(draw: st.DrawFn) -> plan.Sites:
+def many(draw: st.DrawFn, least: int = 1) -> plan.Sites:
     """A handful of sites with everything in them that somebody could write."""
     made = [
         site(
@@ -100,7 +100,7 @@ def many(draw: st.DrawFn) -> plan.Sites:
                 st.sampled_from(["", "x-sendfile", "x-accel-redirect /f", 'x-accel-redirect /"multisite_evil;{$}'])
             ),
         )
-        for number in range(draw(st.integers(1, 6)))
+        for number in range(draw(st.integers(least, 6)))
     ]
     paths = [path for each in made for found in each.static.values() for path in found]
     return sites(*made, files=tuple(draw(st.lists(st.sampled_from(paths), max_size=3)) if paths else ()))
