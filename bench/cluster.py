@@ -39,11 +39,16 @@ from multisite.router.announcement import Announcement
 from multisite.router.published import Subscribed
 from tests.cluster import programs
 from tests.cluster.programs import Engine
-from tests.servers.harness import gunicorn
+from tests.servers.harness import gunicorn, read
+from tests.servers.load import Load
 
 ENTRIES = 10_000  # announced nodes of all machines together
 LONG = 3600.0  # seconds to live, so that others need not announce themselves again
 REST = 10.0  # seconds
+ROUNDS = 100  # short ones: what else runs on the machine falls out of the medians
+ASKED = 30  # requests of a round
+OUTAGES = 10
+NAMES = {"restart": "Redis killed and started again", "empty": "the same without its data", "failover": "by Sentinel"}
 CHANGES = 20
 CONF = """[projects]
 read = sites-enabled/*.ini
@@ -80,9 +85,7 @@ class Machine:
     def processes(self) -> dict[str, int]:
         """Supervisor, agent and worker."""
         supervisor = int(self.status()["supervisor"]["pid"])
-        agent = next(
-            pid for pid in below([supervisor]) if b"cluster.agent" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        agent = next(pid for pid in below([supervisor]) if b"cluster.agent" in read(f"/proc/{pid}/cmdline"))
         (worker,) = self.server.workers()
         return {"supervisor": supervisor, "agent": agent, "worker": worker}
 
@@ -265,10 +268,143 @@ def spread(what: str, one: Machine, engine: Engine, machines: int) -> list[Row]:
     return [row]
 
 
-def main() -> None:
+# --- a request ------------------------------------------------------------------------------------------------------
+
+
+def requests() -> list[Row]:
+    """Processor time of the worker and throughput with a registry over those without."""
     rows = []
-    for machines in (3, 100, 1000):
-        rows += copy(machines)
+    with tempfile.TemporaryDirectory(prefix="multisite-engine-") as folder, ExitStack() as stack:
+        engine = stack.enter_context(programs.running("redis", Path(folder)))
+        servers = []
+        for cluster in ("", CLUSTER.format(url=engine.url, node=name(0), nodes=f"{name(0)}, {name(1)}", path=folder)):
+            home = stack.enter_context(new_home())
+            home.conf(CONF + cluster)
+            home.site("hello", HELLO, mode="in-process")
+            home.site("relayed", HELLO, mode="spawned")
+            servers.append(stack.enter_context(gunicorn(home, "sync", "--workers", "1")))
+        eventually(Machine(home, servers[1]).is_connected)
+        for host, what in (("hello.test", "hello in the worker"), ("relayed.test", "hello in a process of its own")):
+            rows.append(compare(what, host, *servers))
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def compare(what: str, host: str, off: Server, on: Server) -> Row:
+    """Ask both in turn, a few requests at a time."""
+    for server in (off, on):
+        eventually(lambda server=server: server.ask(host).body == b"hello\n")
+    spent: dict[int, list[float]] = {off.port: [], on.port: []}
+    for number in range(ROUNDS):
+        for server in (off, on) if number % 2 else (on, off):
+            (worker,) = server.workers()
+            before = running_time(worker)
+            for _ in range(ASKED):
+                assert server.ask(host).status == 200
+            spent[server.port].append((running_time(worker) - before) / ASKED)
+    ratio = median(late / early for early, late in zip(spent[off.port], spent[on.port], strict=True))
+    figure = f"{ratio:.3f} ({median(spent[off.port]):.0f} µs without)"
+    return Row(f"{what}: processor time of a request with a registry over without", figure, "≤ 1.03", ratio <= 1.03)
+
+
+def running_time(pid: int) -> float:
+    """Microseconds for which all threads have run (proc(5), schedstat)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
+
+
+# --- outages --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def pair(url: str) -> Iterator[tuple[Machine, Machine]]:
+    """Two machines, each with requests all the time."""
+    with ExitStack() as stack:
+        made = []
+        for number in (2, 3):
+            home = stack.enter_context(new_home())
+            nodes = "127.0.0.2:8000, 127.0.0.3:8000"  # whose loopback addresses are for several nodes on one machine
+            made.append(stack.enter_context(machine(home, url, f"127.0.0.{number}:8000", nodes)))
+        yield made[0], made[1]
+
+
+def outages(kind: str) -> list[Row]:
+    """How long after Redis answers again a node is known that announced itself meanwhile, and what failed."""
+    took, asked, failed = [], 0, 0
+    with tempfile.TemporaryDirectory(prefix="multisite-engine-") as folder, ExitStack() as stack:
+        place = Path(folder)
+        engines = [stack.enter_context(programs.running("redis", place / "0"))]
+        url = engines[0].url
+        if kind == "failover":
+            engines.append(programs.redis(place / "1", "--replicaof", "127.0.0.1", str(engines[0].port)).start())
+            stack.callback(engines[1].kill)
+            watcher = programs.sentinel(place / "sentinel", engines[0].port).start()
+            stack.callback(watcher.kill)
+            url = watcher.url
+        one, other = stack.enter_context(pair(url))
+        loads = [stack.enter_context(Load(each.server.port, "hello.test", "hello\n")) for each in (one, other)]
+        for number in range(OUTAGES):
+            took.append(outage(kind, number, engines, one, other))
+            print(f"{kind} {number + 1}: {took[-1]:.2f} s", file=sys.stderr, flush=True)
+        for load in loads:
+            asked += load.asked
+            failed += len(load.failures)
+    what = f"{OUTAGES} outages, {NAMES[kind]}"
+    figure = f"{median(took):.2f} s, {max(took):.2f} s at most"
+    return [
+        Row(f"{what}: until the workers of another machine know what is new", figure, "≤ 3 s", max(took) <= 3),
+        Row(f"{what}: failed requests", f"{failed} of {asked:,}", "0", not failed),
+    ]
+
+
+def outage(kind: str, number: int, engines: list[Engine], one: Machine, other: Machine) -> float:
+    """Let Redis go; return the seconds from the moment in which it answers again."""
+    key = f"{kind}{number}.example.com"
+    master, *replicas = engines
+    if replicas:
+        eventually(lambda: role(replicas[0]) == ("slave", "connected"))
+    eventually(one.is_connected)
+    master.kill()
+    eventually(lambda: not one.is_connected() and not other.is_connected())
+    one.say(key, "127.0.0.1:3031")
+    if kind == "failover":
+        eventually(lambda: role(replicas[0])[0] == "master")
+        engines.reverse()
+        began = time.monotonic()
+    else:
+        if kind == "empty":
+            master.empty()
+        time.sleep(1)
+        master.start()
+        began = time.monotonic()
+    eventually(lambda: one.say(key, "127.0.0.1:3031") or other.knows(key))
+    took = time.monotonic() - began
+    if kind == "failover":  # the former master follows the new one
+        master.argv = [*master.argv[:7], "--replicaof", "127.0.0.1", str(engines[0].port)]
+        master.start()
+    return took
+
+
+def role(engine: Engine) -> tuple[str, str]:
+    """What a Redis is, and whether it is connected if it follows another."""
+    with suppress(redis.RedisError):
+        told: Any = redis.Redis(port=engine.port).execute_command("ROLE")
+        return told[0].decode(), told[3].decode() if told[0] == b"slave" else ""
+    return "", ""
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    asked = sys.argv[1:] or ["requests", "copy", "outages"]
+    rows = []
+    if "requests" in asked:
+        rows += requests()
+    if "copy" in asked:
+        for machines in (3, 100, 1000):
+            rows += copy(machines)
+    if "outages" in asked:
+        for kind in NAMES:
+            rows += outages(kind)
     print_rows(rows)
 
 

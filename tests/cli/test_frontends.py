@@ -16,6 +16,7 @@ from multisite.cli.frontends import blocks, caddy, plan
 from multisite.cli.frontends.blocks import Block, Front, Listen, Static, Unwritable
 from multisite.config.domains import HostTable, check_pattern, compile_pattern, expression
 from multisite.config.endpoint import Endpoint
+from multisite.config.nodes import parse_machines
 from multisite.config.site import Site
 from multisite.dispatch.ask import PATH
 from multisite.runner import requesthead
@@ -412,6 +413,16 @@ def test_caddy_waits_for_slow_clients_in_the_words_of_its_version(
     text = rendered("caddy", replace(front_of(sites(site("blog", "blog.test"))), caddy=version))
     assert says in text
     assert not_known not in text
+
+
+@pytest.mark.parametrize(("version", "handlers"), [((), 2), ((2, 7, 0), 2), ((2, 6, 2), 8)])
+def test_sites_share_the_health_checks_of_caddy(version: tuple[int, ...], handlers: int) -> None:
+    """Each handler has its own, and versions before 2.7 need one for each place that passes a request on."""
+    made = [site(f"site{number}", f"site{number}.test") for number in range(6)]
+    made.append(site("slow", "slow.test", request_timeout=500.0))
+    text = rendered("caddy", front_of(sites(*made), caddy=version, nodes=parse_machines(["10.0.0.1:1"])))
+    assert text.count("import multisite ") == handlers
+    assert text.count("invoke multisite-") == (8 if handlers == 2 else 0)
 
 
 SENDING = {"nginx": "x-accel-redirect /files", "apache": "x-sendfile", "lighttpd": "x-sendfile"}

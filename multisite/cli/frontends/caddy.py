@@ -44,6 +44,9 @@ The host decides which node gets a request, so a site runs on one node. Any node
 joins or leaves moves only its share of the sites. A node is left out when its /health is not 200: it drains, or does
 not answer. No other failure counts, so a site whose answers fail moves no site. A node that refuses the connection
 has not got the request, so another one gets it. No request is ever sent twice: no method matches lb_retry_match."""
+ROUTES = """\
+Sites share these routes: Caddy checks the nodes once a second for each of them, however many sites there are."""
+NAMED = (2, 7)  # the version that has named routes
 BUFFER = 1 << 20  # bytes of a request's body that Caddy reads before it passes the request on
 RENAMED = (2, 6, 3)  # the version that renamed this setting
 OLD_BUFFERS = ("buffer_requests", f"max_buffer_size {BUFFER}")
@@ -58,6 +61,8 @@ def render(front: Front) -> str:
     if _certificates_on_demand(front):
         parts.append(list(_ask(front)))
     parts += [list(_shared(each)) for each in (front, *front.groups)]
+    if _is_named(front):
+        parts.append(list(_named(front)))
     parts += [list(_site(block, front)) for block in exact]
     if patterns or front.rest:
         parts.append(list(_others(patterns, front)))
@@ -231,7 +236,26 @@ def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
 
 
 def _proxy(to: str, block: Block, front: Front) -> str:
+    if _is_named(front):
+        return f"invoke {front.upstream_name}-{block.timeout}"
     return f"import {front.upstream_name} {to} {block.timeout}s"
+
+
+def _is_named(front: Front) -> bool:
+    """Tell whether all sites share a handler: each handler checks every node by itself."""
+    return bool(front.nodes) and not () < front.caddy < NAMED
+
+
+def _named(front: Front) -> Iterator[str]:
+    """Yield a route for each group of nodes and time limit, which sites invoke."""
+    yield from map(comment, ROUTES.splitlines())
+    uses = {(front, front.timeout), *((front.of(block), block.timeout) for block in front.blocks)}
+    for group, timeout in sorted(uses, key=lambda use: (use[0].group, use[1])):
+        yield f"&({group.upstream_name}-{timeout}) {{"
+        yield "    route {"  # Caddy takes the first directive of a named route only
+        yield f"        import {group.upstream_name} {_upstream(group)} {timeout}s"
+        yield "    }"
+        yield "}"
 
 
 def _shared(front: Front) -> Iterator[str]:
