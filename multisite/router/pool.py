@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -300,7 +301,11 @@ def _record(node: Node) -> list[Any]:
 
 
 def _of_record(record: list[Any]) -> Node:
-    address, modifier1, modifier2, weight, backup = record
+    return _recorded(*record)
+
+
+@lru_cache(maxsize=MOST_KEYS)  # of thousands of nodes that are read again, few are new
+def _recorded(address: str, modifier1: int, modifier2: int, weight: int, backup: int) -> Node:
     return replace(
         nodes.parse(address),
         modifier1=int(modifier1),
