@@ -23,6 +23,7 @@ NUMBERS = tuple(range(1, signal.NSIG))
 DJANGO = b"DJANGO_SETTINGS_MODULE"
 CUSTOM = ("sitecustomize", "usercustomize")
 LARGEST = 65536  # bytes of a file that are looked at
+ROOTS = ("site-packages", "dist-packages")  # what is imported from these, is where they are on the path themselves
 _NAMES = re.compile(r"""["']([A-Z][A-Z0-9_]*)["']""")
 
 
@@ -163,7 +164,8 @@ def _read(path: str) -> str:
 def strangers(folders: Iterable[str]) -> str:
     """Return the first file or folder below `folders` that a user other than root may write, "" if there is none.
 
-    Editable installations are elsewhere; they are included.
+    Editable installations are elsewhere; they are included. The packages of the interpreter that made a virtualenv are
+    below its standard library, and not on the path: they are not.
     """
     found = list(folders)
     for finder in sys.meta_path:
@@ -199,7 +201,7 @@ def _stranger_in(folder: str, walked: set[str]) -> str:
                 is_strange = _is_writable(status)
             if is_strange:
                 return entry.path
-            if stat.S_ISDIR(status.st_mode):
+            if stat.S_ISDIR(status.st_mode) and entry.name not in ROOTS:
                 waiting.append(entry.path)
     return ""
 

@@ -158,6 +158,20 @@ def test_what_others_than_root_may_write_is_found(tmp_path: Path, change: str) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
+def test_packages_below_a_folder_count_where_they_are_on_the_path(tmp_path: Path) -> None:
+    """Those of the interpreter that made a virtualenv are below its standard library."""
+    packages = tmp_path / "python" / "site-packages"
+    (packages / "package").mkdir(parents=True)
+    module = packages / "package" / "module.py"
+    module.write_text("")
+    os.chown(module, 33, 33)
+    assert purity.strangers([str(packages.parent)]) == ""
+    assert purity.strangers([str(packages.parent), str(packages)]) == str(module)
+    packages.chmod(0o777)
+    assert purity.strangers([str(packages.parent)]) == str(packages)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
 @pytest.mark.parametrize("change", ["owner", "shape", "module", "none"])
 def test_what_is_installed_as_editable_is_looked_at_where_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
