@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -163,22 +164,26 @@ def test_a_journal_of_nonsense_says_nothing(data: bytes) -> None:
     assert list(journal._places(data)) == []
 
 
-def test_a_journal_that_was_torn_has_what_was_there_before(tmp_path: Path) -> None:
-    """The two places of a record are written in turn."""
+@pytest.mark.parametrize("order", ["aaab", "aabb", "abab", "abaabb", "abcabcabc"])
+def test_a_journal_that_was_torn_has_what_was_there_before(tmp_path: Path, order: str) -> None:
+    """The two places of a record are written in turn, whatever is written of other sites meanwhile."""
     home = SupervisedHome(tmp_path).home
-    writer = Journal(home)
-    for count in range(1, 4):
-        writer.put("a", Tally(1, requests=count, statuses=(0,) * 6))
-    writer.put("b", Tally(2, requests=7, statuses=(0,) * 6))
-    assert {name: tally.requests for name, tally in Journal(home).read().items()} == {"a": 3, "b": 7}
-    with open(writer.path, "r+b") as file:
-        text = file.read()
-        at = text.index(b'[3,"a"')
-        file.seek(at)
-        file.write(b"[4")
-    assert {name: tally.requests for name, tally in Journal(home).read().items()} == {"a": 2, "b": 7}
+    writer, counts = Journal(home), Counter[str]()
+
+    def found() -> dict[str, int | None]:
+        return {name: tally.requests for name, tally in Journal(home).read().items()}
+
+    for name in order:
+        counts[name] += 1
+        writer.put(name, Tally(1, requests=counts[name], statuses=(0,) * 6))
+    assert found() == counts
+    whole = Path(writer.path).read_bytes()
+    for name, count in counts.items():
+        newest = b'[%d,"%s"' % (order.rindex(name) + 1, name.encode())
+        Path(writer.path).write_bytes(whole.replace(newest, b"[0" + newest[2:]))
+        assert found() == +Counter({**counts, name: count - 1})
     writer.clear()
-    assert Journal(home).read() == {}
+    assert found() == {}
 
 
 def test_what_a_process_finishes_after_its_site_was_disabled_counts(tmp_path: Path) -> None:

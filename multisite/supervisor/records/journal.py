@@ -35,7 +35,7 @@ class Journal:
     def __init__(self, home: Home) -> None:
         kept = StateFile(home, "journal")
         self.path = os.path.join(kept.directory, f"journal-{kept.key}.bin")
-        self._records: dict[str, int] = {}
+        self._newest: dict[str, int] = {}  # by site: the number of the place that was written last
         self._turn = 0
         self._map: mmap.mmap | None = None
 
@@ -65,12 +65,12 @@ class Journal:
         known = {key: value for key, value in tally.as_dict().items() if value}
         known |= {"statuses": tally.statuses, "requests": tally.requests}
         text = json.dumps([self._turn, name, known], separators=(",", ":")).encode()
-        record = self._records.get(name, len(self._records))
-        if len(text) > PLACE - _HEAD.size or not self._reserve(record):
+        place = self._newest[name] ^ 1 if name in self._newest else 2 * len(self._newest)
+        if len(text) > PLACE - _HEAD.size or not self._reserve(place // 2):
             return
         assert self._map
-        self._records[name] = record
-        at = record * RECORD + self._turn % 2 * PLACE
+        self._newest[name] = place
+        at = place * PLACE
         self._map[at : at + _HEAD.size + len(text)] = _HEAD.pack(zlib.crc32(text), len(text)) + text
 
     def clear(self) -> None:
@@ -78,7 +78,7 @@ class Journal:
         if self._map:
             self._map.close()
             self._map = None
-        self._records = {}
+        self._newest = {}
         with contextlib.suppress(OSError):
             os.unlink(self.path)
 
