@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from multisite.supervisor.process import kernel
-from multisite.supervisor.site.work import SHARE, WINDOW, Work, idle_since, window
+from multisite.supervisor.site.work import LEAST, SHARE, WINDOW, Work, idle_since, window
 from tests.processes import is_running
 
 from .harness import SERVER, SupervisedHome, supervised, wait_until
@@ -46,7 +46,7 @@ def test_the_use_of_the_processor_between_requests_is_work() -> None:
     work, used = Work(), [0.0]
 
     def look(now: float, last_use: float, says_so: bool = False) -> bool:
-        work.look(now, last_use, says_so, 300.0, lambda: used[0])
+        work.look(now, last_use, says_so, 300.0, lambda: used[0], lambda: 1.0)
         return work.is_working
 
     assert not look(100.0, 99.9)
@@ -62,6 +62,21 @@ def test_the_use_of_the_processor_between_requests_is_work() -> None:
     assert not look(113.0, 106.5)
     assert look(113.1, 106.5, says_so=True)
     assert not look(113.2, 106.5)
+
+
+@pytest.mark.parametrize(("had", "least"), [(1.0, SHARE), (0.5, SHARE / 2), (0.01, SHARE * LEAST)])
+def test_on_a_busy_machine_less_is_work(had: float, least: float) -> None:
+    """A process that has to share the processor uses less, however much it has to do."""
+    for part, is_work in ((0.9, False), (1.1, True)):
+        work, used = Work(), [0.0]
+        for now in (100.0, 110.0):
+            work.look(now, 90.0, False, 300.0, lambda used=used: used[0], lambda: had)  # type: ignore[misc]
+            used[0] += 10.0 * least * part
+        assert work.is_working is is_work
+
+
+def test_a_process_has_at_most_one_processor_and_less_of_it_the_more_want_it() -> None:
+    assert 0.0 < kernel.processor_share() <= 1.0
 
 
 def test_what_is_logged_of_it_is_logged_once() -> None:

@@ -269,10 +269,13 @@ class SupervisedSite(SiteParts):
         site, last_use = self.site, self.activity.last_use
         if not site.busy_timeout:
             return
-        self.work.look(now, last_use, self.says_busy, site.idle_timeout, lambda: sum(map(kernel.cpu_of_all, self.pids)))
+        self.work.look(now, last_use, self.says_busy, site.idle_timeout, self._cpu, kernel.processor_share)
         news = self.work.news(last_use, site.idle_timeout, site.busy_timeout, now)
         if news:
             self.logger.info("%s", news)
+
+    def _cpu(self) -> float:
+        return sum(map(kernel.cpu_of_all, self.pids))
 
     @property
     def says_busy(self) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from multisite.supervisor.reexec import Handed, kept
 
 WINDOW, LONGEST_WINDOW = 2.0, 30.0  # seconds over which processor use is measured
-SHARE = 0.1  # of one processor: more than timers and open connections take
+SHARE = 0.1  # of one processor, or of what one process gets of it: more than timers and open connections take
+LEAST = 0.1  # of that, however busy the machine is
 
 
 def idle_since(last_use: float, worked_at: float, is_working: bool, busy_timeout: float, now: float) -> float | None:
@@ -54,7 +55,15 @@ class Work(Handed):
         self._uses = False  # the processor, by the last measurement
         self._told = ""
 
-    def look(self, now: float, last_use: float, says_so: bool, idle_timeout: float, spent: Callable[[], float]) -> None:
+    def look(
+        self,
+        now: float,
+        last_use: float,
+        says_so: bool,
+        idle_timeout: float,
+        spent: Callable[[], float],
+        had: Callable[[], float],
+    ) -> None:
         """Take note of what the site is doing now.
 
         Args:
@@ -63,11 +72,13 @@ class Work(Handed):
             says_so: one of its processes has reported that it is busy.
             idle_timeout: of the site.
             spent: returns the seconds of processor time that its processes have used.
+            had: returns how much of a processor one process can have (`multisite.supervisor.process.kernel`).
         """
         seconds = now - self._began
         if seconds >= window(now - last_use, idle_timeout):
             used = spent()
-            self._uses = last_use < self._began and used - self._spent >= SHARE * seconds
+            least = SHARE * max(LEAST, had()) * seconds
+            self._uses = last_use < self._began and used - self._spent >= least
             self._began, self._spent = now, used
         elif last_use >= self._began:
             self._uses = False
