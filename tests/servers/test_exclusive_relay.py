@@ -96,15 +96,27 @@ def talk(environ, start_response):
     raise StopIteration
 '''
 
+HOSTED = """
+import os
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.getpid()} {os.environ['MULTISITE_FENCE']}".encode()]
+"""
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes, of which the first one runs the site."""
     folder = tmp_path_factory.mktemp("relay")
+    (folder / "hosted" / "a.hosted.test").mkdir(parents=True)
+    (folder / "hosted" / "a.hosted.test" / "wsgi.py").write_text(HOSTED)
     with programs.running("etcd", folder / "etcd") as engine:
         with cluster(folder / "nodes", "etcd://127.0.0.1:{}", engine.port, lease=600) as made:
             for node in made.nodes:
                 node.home.site("ways", APP, exclusive="yes", threads="8")
+                hosting = f"domains = *.hosted.test\nlocation = {folder}/hosted/%HOST\nexclusive = yes\n"
+                node.home.ini("hosted", f"[service]\n{hosting}")
             eventually(lambda: made.nodes[0].server.ask("ways.test", "/same").status == 200)
             yield made
 
@@ -219,3 +231,9 @@ def test_an_error_page_is_that_of_the_node_that_runs_it(
 def test_an_answer_that_is_cut_short_stays_so(there: Node) -> None:
     with pytest.raises(http.client.IncompleteRead, match="9 bytes read"):
         asked(there, "/breaks")
+
+
+def test_each_folder_of_a_hosting_site_has_its_own_lease(here: Node, pair: Cluster) -> None:
+    answers = {node.server.ask("a.hosted.test").text for node in (here, *pair.nodes)}
+    assert len(answers) == 1
+    assert here.server.ask("b.hosted.test").status == 404

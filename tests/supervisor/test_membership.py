@@ -18,11 +18,13 @@ import pytest
 
 from multisite.cluster import traefik
 from multisite.cluster.engines import open_registry
+from multisite.config.model import Site
 from multisite.config.read import read_home
-from multisite.control import program
+from multisite.control import draining, program
 from multisite.router import announcement
 from multisite.router.announcement import Announcement
 from multisite.router.published import Subscribed
+from multisite.sites.statefile import StateFile
 from multisite.supervisor.cluster.agents import MOST_ASKED, STUCK
 from multisite.supervisor.cluster.membership import LOOK_EVERY, NO_REGISTRY, Membership
 from multisite.supervisor.loop import Loop
@@ -274,6 +276,28 @@ def test_what_is_asked_first_and_last_is_done(tmp_path: Path, name: str) -> None
             loop.close()
         registry = open_registry(engine.url)
         assert [registry.holder(key) for key in keys] == [None] * len(keys)
+
+
+def test_only_nodes_that_may_run_a_site_and_stay_take_it_over(tmp_path: Path) -> None:
+    """What was last known of them counts while the registry is away."""
+    url, third = "redis://127.0.0.1:1", "127.0.0.4:8000"
+    text = conf(url, FIRST, tmp_path)
+    (tmp_path / "moya.conf").write_text(text.replace(f"{SECOND}\n", f"{SECOND}, {third}\n", 1))
+    home, loop = read_home(str(tmp_path)), Loop()
+    known = {FIRST: {}, SECOND: {}, third: {"draining": 1.5}, "127.0.0.9:8000": {}}
+    entries = {"node": {node: json.dumps(told) for node, told in known.items()}}
+    assert StateFile(home, "cluster", guides_us=True).store({"url": url, "version": None, "entries": entries})
+    membership = Membership(home, loop, dict, dict, lambda _entries: None, lambda: [os.getpid()])  # type: ignore[arg-type]
+    anywhere, here = Site("/x/one.ini", "one"), Site("/x/two.ini", "two", nodes=(FIRST, third))
+    try:
+        membership.tick(0.0, home)
+        assert membership.successors(anywhere) == []
+        draining.note(draining.file_of(home), draining.begin([os.getpid()]))
+        membership.tick(10.0, home)
+        assert (membership.successors(anywhere), membership.successors(here)) == ([SECOND], [])
+    finally:
+        membership.close()
+        loop.close()
 
 
 class Member:
