@@ -226,7 +226,7 @@ def test_a_renewal_extends_nothing_that_has_been_given_back(lease: Lease) -> Non
 class Exclusive:
     """A site, and what it is told to do."""
 
-    is_waiting = needs_lease = False
+    is_waiting = needs_lease = is_waited_for = False
 
     def __init__(self, lease: Lease, site: Site) -> None:
         self.lease, self.site = lease, site
@@ -286,8 +286,12 @@ def test_who_asks_for_a_site_that_leaves_waits_for_where_it_goes(here: Here) -> 
     here.leases.tick(now + LONGEST_HELD)
     assert early.answers[0]["status"] == 503
     assert here.leases.place(one, late) is None
-    one.pids = []
+    one.pids, one.is_waited_for = [], True
     here.leases.tick(now + LONGEST_HELD + 1)
+    assert engine.held and one.lease.may_start
+    one.is_waited_for = False
+    here.leases.tick(now + 20)
+    here.leases.tick(now + 20 + UNKNOWN_AFTER)
     assert not engine.held
     assert late.answers == [{"elsewhere": "10.0.0.2:80", "for": 1.0, "passed_on": True}]
     engine.others = []

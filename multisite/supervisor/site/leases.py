@@ -133,6 +133,10 @@ class Leased(Protocol):
     def pids(self) -> list[int]:
         """Its processes."""
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a request waits for a process, known or not."""
+
     def ensure(self) -> str:
         """Return the path of its socket."""
 
@@ -292,6 +296,8 @@ class Leases:
                 )
                 lease.drop()
                 supervised.lose_lease()
+                if lease.callers:
+                    self.want(supervised)
             return
         if outcome.is_lost or (outcome.number and not lease.is_asked_for):
             return  # about a lease that has been given back since
@@ -364,13 +370,21 @@ class Leases:
             lease.leaves_since = None
             self._answer_all(supervised, LeaseAnswer(supervised.site.name, lease.number))
         elif now - lease.leaves_since >= UNKNOWN_AFTER:
+            self._end(supervised, now - lease.leaves_since)
+
+    def _end(self, supervised: Leased, since: float) -> None:
+        """End a site that leaves; give its lease back when it has ended, unless a late request waits for it here."""
+        lease = supervised.lease
+        if supervised.pids:
             supervised.stop("drained")
-            if not supervised.pids:
-                self._give_back(supervised)
-                if lease.callers:
-                    self.want(supervised)
-            elif now - lease.leaves_since >= LONGEST_HELD:
+            if since >= LONGEST_HELD:
                 self._answer_all(supervised, LeaseAnswer(supervised.site.name, failure=LEAVES))
+        elif supervised.is_waited_for:
+            lease.leaves_since = None  # it starts once more, and then leaves
+        else:
+            self._give_back(supervised)
+            if lease.callers:
+                self.want(supervised)
 
     def _give_back(self, supervised: Leased) -> None:
         assert self._keeper

@@ -322,6 +322,11 @@ class SupervisedSite(SiteParts):
         """Whether anything of an exclusive site runs, is about to, or should."""
         return bool(self.backends.alive) or self.is_waiting or (self.is_due and not self.outage)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a request waits for a process, known or not."""
+        return self.is_waiting or (not self.pids and self.queue.is_waited_in)
+
     def turn_away(self, reason: str, retry_after: float) -> None:
         """Answer the requests that wait here: the site does not run here."""
         self.queue.renew(watch=not self.backends, reason=reason, retry_after=retry_after)
