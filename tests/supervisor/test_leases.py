@@ -299,6 +299,29 @@ def test_who_asks_for_a_site_that_leaves_waits_for_where_it_goes(here: Here) -> 
     assert third.answers[0]["socket"] and engine.held
 
 
+def test_a_lease_that_is_given_back_between_two_questions_is_asked_for_once_more(here: Here) -> None:
+    engine, worker = here.engine, Worker()
+    engine.held["site/one"], engine.is_slow = ("127.0.0.1:9000 x", 1), True
+    assert here.leases.place(here.one, worker) is None
+    engine.waiting.pop(0)()  # it is another's: whose?
+    engine.held.clear()
+    engine.work()
+    assert worker.answers == [{"socket": "/socket", "for": 1.0}]
+
+
+def test_who_asks_anew_is_not_told_what_was_asked_before(here: Here) -> None:
+    engine, first, second = here.engine, Worker(), Worker()
+    engine.held["site/one"], engine.is_slow = ("127.0.0.1:9000 x", 1), True
+    assert here.leases.place(here.one, first) is None
+    engine.waiting.pop(0)()
+    assert here.leases.place(here.one, second, anew=True) is None
+    engine.waiting.pop(0)()
+    assert "127.0.0.1:9000" in first.answers[0]["error"] and not second.answers
+    engine.held.clear()
+    engine.work()
+    assert second.answers == [{"socket": "/socket", "for": 1.0}]
+
+
 def test_a_site_stays_if_the_drain_is_over_before_it_has_left(here: Here) -> None:
     worker, now = Worker(), here.loop.now()
     assert here.leases.place(here.one, Worker()) is None

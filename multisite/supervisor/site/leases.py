@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -43,18 +44,30 @@ class Lease(Handed):
         owner: address of the node that had it when it was last asked for, "" if none did.
         failure: why it is not known who has it.
         is_asked_for: the registry has not answered yet.
+        is_asked_again: it was free when it was last asked for, and is asked for once more.
         leaves_since: monotonic seconds since which the site leaves for another node, None: it stays.
     """
 
     KEPT = kept("number since", fence=DESCRIPTOR, shown=DESCRIPTOR)
-    ANEW = ("owner", "failure", "is_asked_for", "callers", "known_at", "quiet_since", "leaves_since")
+    ANEW = (
+        "owner",
+        "failure",
+        "is_asked_for",
+        "callers",
+        "later",
+        "is_asked_again",
+        "known_at",
+        "quiet_since",
+        "leaves_since",
+    )
 
     def __init__(self) -> None:
         self.number, self.since = 0, 0.0
         self.fence = self.shown = -1
         self.owner = self.failure = ""
-        self.is_asked_for = False
+        self.is_asked_for = self.is_asked_again = False
         self.callers: list[Any] = []  # connections of workers that wait for the answer
+        self.later: list[Any] = []  # of those that wait for the next one: what has been asked may be old news
         self.known_at = 0.0  # monotonic seconds of the last answer
         self.quiet_since: float | None = None  # monotonic seconds since which nothing runs and nobody waits
         self.leaves_since: float | None = None
@@ -170,7 +183,7 @@ class Leases:
     @property
     def is_asked(self) -> bool:
         """Whether a worker waits for an answer."""
-        return any(one.lease.callers for one in self._sites().values())
+        return any(one.lease.callers or one.lease.later for one in self._sites().values())
 
     @property
     def node(self) -> str:
@@ -236,8 +249,8 @@ class Leases:
         if lease.leaves_since is not None and self._loop.now() - lease.leaves_since > LONGEST_HELD:
             raise Unavailable(LEAVES, AGAIN)
         self._open()  # if it cannot be asked for, nobody waits
-        lease.callers.append(caller)
-        caller.on_close.append(lambda: lease.callers.remove(caller) if caller in lease.callers else None)
+        (lease.later if anew and lease.is_asked_for else lease.callers).append(caller)
+        caller.on_close.append(partial(_forget, lease, caller))
         if not lease.number:
             self.want(supervised)
         return None
@@ -303,10 +316,18 @@ class Leases:
             return  # about a lease that has been given back since
         outcome = self._hold(lease, outcome) if outcome.number else self._known(outcome)
         lease.is_asked_for, lease.known_at = False, now
+        is_free = outcome.is_free and not self._cluster.successors(supervised.site)
+        lease.is_asked_again = is_free and not lease.is_asked_again
+        if lease.is_asked_again:  # another node gave it back in between
+            return self.want(supervised)
         lease.owner, lease.failure = outcome.owner, outcome.failure
         if not outcome.number and supervised.is_waiting:
             supervised.turn_away(_reason(outcome), AGAIN)
         self._answer_all(supervised, outcome)
+        if lease.later:
+            lease.callers, lease.later = lease.later, []
+            self._answer_all(supervised, outcome) if outcome.number else self.want(supervised)
+        return None
 
     def _answer_all(self, supervised: Leased, outcome: LeaseAnswer) -> None:
         """Answer the workers that wait."""
@@ -401,6 +422,13 @@ class Leases:
 
 def _reason(outcome: LeaseAnswer) -> str:
     return f"it runs on the node {outcome.owner}" if outcome.owner else outcome.failure
+
+
+def _forget(lease: Lease, caller: Asker) -> None:
+    """Forget a worker that has left."""
+    for waiting in (lease.callers, lease.later):
+        if caller in waiting:
+            waiting.remove(caller)
 
 
 def _one_of(others: list[str], site: str) -> str:
