@@ -353,10 +353,10 @@ def test_connections_that_were_taken_are_given_back(slow: Slow) -> None:
         (worker,) = slow.server.workers()
         return len(os.listdir(f"/proc/{worker}/fd"))
 
-    for _ in range(5):
+    for _ in range(3):
         slow.ask("/large")
     before = descriptors()
-    for _ in range(10):
+    for _ in range(6):
         assert slow.ask("/large").status == 200
         for _ in range(4):
             assert slow.ask("/tell").status == 200
