@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -13,6 +14,7 @@ import pytest
 
 from multisite.logs import past
 from multisite.logs.keptfiles import file_name
+from tests.supervisor.harness import wait_until
 
 
 @pytest.fixture
@@ -130,6 +132,23 @@ def test_many_writers_lose_no_line_when_the_file_is_replaced(state: Path) -> Non
     ]
     assert [writer.wait() for writer in writers] == [0] * 4
     assert sorted(one["cause"] for one in of(state).deploys) == [f"cause {number}" for number in range(4)]
+
+
+def test_a_line_that_waited_goes_into_the_file_that_took_the_place_of_the_old_one(state: Path) -> None:
+    past.started("blog", "warm", 1.0, [])
+    program = "import sys; from multisite.logs import past; past.begin(sys.argv[1])\n"
+    program += "past.deployed('blog', 'reload', 2e9, 1.0)"
+    with file_of(state).open("rb") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        waiting = f"{os.fstat(old.fileno()).st_ino} "
+        writer = subprocess.Popen([sys.executable, "-c", program, str(state)], env=os.environ)
+        locks = Path("/proc/locks")
+        wait_until(lambda: any("->" in line and waiting in line for line in locks.read_text().splitlines()))
+        new = file_of(state).with_name("new")
+        new.write_bytes(old.read())
+        new.replace(file_of(state))
+    assert writer.wait() == 0
+    assert [one["cause"] for one in of(state).deploys] == ["reload"]
 
 
 def test_a_folder_that_cannot_be_made_costs_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
