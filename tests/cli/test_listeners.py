@@ -12,13 +12,15 @@ from collections.abc import Iterator
 import pytest
 
 from multisite.cli.publishers import listeners
+from tests.servers.harness import free_port
 from tests.supervisor.harness import as_user
 
 from .test_serve import home, multisite  # noqa: F401
 
 LISTEN = """
 import socket, sys
-with socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as one:
+host, port = sys.argv[1], int(sys.argv[2])
+with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
     print(one.getsockname()[1], flush=True)
     sys.stdin.read()
 """
@@ -28,7 +30,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become so
 @pytest.fixture(params=["127.0.0.1", "0.0.0.0", "::1", "::"])
 def taken(request: pytest.FixtureRequest) -> Iterator[tuple[str, int, int]]:
     """An address at which another process listens: host, port and the process."""
-    argv = [sys.executable, "-c", LISTEN, request.param]
+    argv = [sys.executable, "-c", LISTEN, request.param, str(free_port())]  # nobody gets the next ones by chance
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdin
         yield request.param, int(process.stdout.readline()), process.pid
@@ -42,7 +44,7 @@ def test_who_has_a_port_is_named_with_the_command(taken: tuple[str, int, int]) -
     told = listeners.refusal(address, "multisite serve")
     assert told.startswith(f"{address} is in use by process {pid} ({sys.executable} -c ")
     free = int(told.partition("; multisite serve --port ")[2].split()[0])
-    assert free > port and listeners.refusal(f"127.0.0.1:{free}", "") == ""
+    assert free > port and listeners.refusal(address.removesuffix(str(port)) + str(free), "") == ""
 
 
 @pytest.mark.servers
