@@ -100,9 +100,11 @@ class Load:
     per_second: float = 0.0
     requests: int = 0
     failures: int = 0
+    report: str = ""  # what wrk said
 
     def read(self, report: str) -> None:
         """Take the figures from wrk's report."""
+        self.report = report
         self.per_second = float(_number(r"Requests/sec:\s+([\d.]+)", report))
         self.requests = int(_number(r"(\d+) requests in", report))
         self.failures = int(_number(r"Non-2xx or 3xx responses: (\d+)", report))

@@ -135,7 +135,8 @@ def ask_and_account(server: Server, host: str, account: list[float], path: str =
     load = wrk(server.port, host, WHOLE_SECONDS, path=path)
     account[0] += processor_seconds(server) - before
     account[1] += load.requests
-    assert not load.failures, f"{load.failures} failed requests"
+    state = server.process.poll()
+    assert not load.failures, f"{server.argv}: {load.report}\nexit status {state}\n{server.log()[-5000:]}"
     return load.per_second
 
 

@@ -95,7 +95,7 @@ class Patient(Client):
     """A client for whom a supervisor may be slow to come up and to answer."""
 
     def __init__(self, home: Home) -> None:
-        super().__init__(home, start_within=WITHIN / 2)
+        super().__init__(home, start_within=WITHIN)
 
     def ask(self, request: dict[str, Any], within: float = WITHIN) -> dict[str, Any]:
         return super().ask(request, within)
