@@ -196,6 +196,8 @@ def test_a_drain_before_the_first_request_is_known_everywhere(node: Node) -> Non
 def test_a_worker_that_is_replaced_stays_drained(node: Node) -> None:
     """Nobody has written down which servers there are, and a worker that is younger than the drain answers."""
     node.home.multisite("drain")
+    (note,) = node.home.path.glob("draining-*.json")
+    note.write_text(json.dumps({**json.loads(note.read_text()), "servers": []}))
     for worker in node.server.workers():
         os.kill(worker, signal.SIGKILL)
         eventually(lambda worker=worker: worker not in node.server.workers() and node.server.workers())  # type: ignore[misc]
@@ -250,4 +252,24 @@ def test_a_supervisor_that_is_asked_to_end_drains_first(tmp_path: Path) -> None:
         supervise.process.wait(PATIENCE)
         eventually(lambda: one.health() == (200, "ready\n"))
         assert one.server.ask("own.test").text == "here"
+        one.stop()
+
+
+def test_a_request_without_end_does_not_keep_a_supervisor_that_drains(tmp_path: Path) -> None:
+    one = Node(tmp_path / "home")
+    for site in one.home.path.glob("sites-available/*.ini"):
+        one.home.ini(site.stem, site.read_text() + "drain_timeout = 1s\nstop_timeout = 1s\nrequest_timeout = 10m\n")
+    argv = [sys.executable, "-m", "multisite", "--home", str(one.home.path), "supervise"]
+    supervise = Server(argv, one.server.port, one.home.path / "log" / "supervise.log", one.home.environ())
+    supervise.answers = lambda: "is ready" in supervise.log()  # type: ignore[method-assign]
+    with supervise:
+        one.start()
+        request = threading.Thread(target=lambda: one.server.ask("own.test", f"/until/{tmp_path}/never"), daemon=True)
+        request.start()
+        eventually((one.home.path / "sites" / "own" / "begun").exists)
+        pid = json.loads(one.home.multisite("--json", "status"))["supervisor"]["pid"]
+        os.kill(pid, signal.SIGTERM)
+        supervise.process.wait(PATIENCE)
+        request.join(PATIENCE)
+        assert not request.is_alive()
         one.stop()

@@ -63,9 +63,8 @@ def cpu(pid: int) -> float:
     if not fields:
         return 0.0
     own, children = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
-    with contextlib.suppress(
-        OSError
-    ):  # its clock (clock_getcpuclockid(3)) has no ticks, of which a starved one gets few
+    # Its clock (clock_getcpuclockid(3)) has no ticks, of which a starved process gets few.
+    with contextlib.suppress(OSError):
         return time.clock_gettime(~pid << 3 | _CLOCK) + children / _TICKS
     return (own + children) / _TICKS
 
