@@ -234,7 +234,7 @@ def test_a_supervisor_that_is_asked_to_end_drains_first(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "multisite", "--home", str(one.home.path), "supervise"]
     supervise = Server(argv, one.server.port, one.home.path / "log" / "supervise.log", one.home.environ())
     supervise.answers = lambda: "is ready" in supervise.log()  # type: ignore[method-assign]
-    with supervise:
+    with supervise, one.running:
         one.start()
         pid = json.loads(one.home.multisite("--json", "status"))["supervisor"]["pid"]
         asked = threading.Thread(
@@ -252,7 +252,6 @@ def test_a_supervisor_that_is_asked_to_end_drains_first(tmp_path: Path) -> None:
         supervise.process.wait(PATIENCE)
         eventually(lambda: one.health() == (200, "ready\n"))
         assert one.server.ask("own.test").text == "here"
-        one.stop()
 
 
 def test_a_request_without_end_does_not_keep_a_supervisor_that_drains(tmp_path: Path) -> None:
@@ -262,7 +261,7 @@ def test_a_request_without_end_does_not_keep_a_supervisor_that_drains(tmp_path: 
     argv = [sys.executable, "-m", "multisite", "--home", str(one.home.path), "supervise"]
     supervise = Server(argv, one.server.port, one.home.path / "log" / "supervise.log", one.home.environ())
     supervise.answers = lambda: "is ready" in supervise.log()  # type: ignore[method-assign]
-    with supervise:
+    with supervise, one.running:
         one.start()
         request = threading.Thread(target=lambda: one.server.ask("own.test", f"/until/{tmp_path}/never"), daemon=True)
         request.start()
@@ -272,4 +271,3 @@ def test_a_request_without_end_does_not_keep_a_supervisor_that_drains(tmp_path: 
         supervise.process.wait(PATIENCE)
         request.join(PATIENCE)
         assert not request.is_alive()
-        one.stop()
