@@ -180,11 +180,11 @@ def strangers(folders: Iterable[str]) -> str:
 
 
 def _stranger_in(folder: str, walked: set[str]) -> str:
-    """Look at a folder and all below it, each once: a package's own may be inside another; `walked` gets them."""
+    """Look at a folder and all below it, through links; `walked` has those that were, for one may be in another."""
     for path in _above(folder):
         if _is_strange(path):
             return path
-    waiting = [folder]
+    waiting = [os.path.realpath(folder)]
     while waiting:
         path = waiting.pop()
         if path in walked:
@@ -195,14 +195,11 @@ def _stranger_in(folder: str, walked: set[str]) -> str:
                 status = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
-            if stat.S_ISLNK(status.st_mode):
-                is_strange = any(map(_is_strange, _above(entry.path)))
-            else:
-                is_strange = _is_writable(status)
-            if is_strange:
+            is_link = stat.S_ISLNK(status.st_mode)
+            if any(map(_is_strange, _above(entry.path))) if is_link else _is_writable(status):
                 return entry.path
-            if stat.S_ISDIR(status.st_mode) and entry.name not in ROOTS:
-                waiting.append(entry.path)
+            if entry.name not in ROOTS and entry.is_dir():
+                waiting.append(os.path.realpath(entry.path) if is_link else entry.path)
     return ""
 
 

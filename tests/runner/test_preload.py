@@ -129,7 +129,7 @@ def test_start_up_files_name_their_variables(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
-@pytest.mark.parametrize("change", ["owner", "mode", "folder", "link", "link to nothing yet", "none"])
+@pytest.mark.parametrize("change", ["owner", "mode", "folder", "link", "link to nothing yet", "linked folder", "none"])
 def test_what_others_than_root_may_write_is_found(tmp_path: Path, change: str) -> None:
     folder = tmp_path / "packages"
     (folder / "package").mkdir(parents=True)
@@ -143,6 +143,14 @@ def test_what_others_than_root_may_write_is_found(tmp_path: Path, change: str) -
     elif change == "folder":
         wanted = str(module.parent)
         module.parent.chmod(0o777)
+    elif change == "linked folder":
+        other = tmp_path / "elsewhere"
+        other.mkdir()
+        module.rename(other / "module.py")
+        os.chown(other / "module.py", 33, 33)
+        (folder / "linked").symlink_to(other)
+        (other / "again").symlink_to(folder)
+        wanted = str(other / "module.py")
     elif change.startswith("link"):
         other = tmp_path / "elsewhere"
         other.mkdir()
