@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import shlex
@@ -103,7 +104,7 @@ class FrontEnd:
         """The server, not started yet, with a folder for what is its own: several may stand before one home."""
         port = free_port()
         program = debian_program(*PROGRAMS[self.kind])
-        place = replace(self.home, path=self.home.path / f"{self.kind}-{port}")
+        place = replace(self.home, path=self.home.path / f"{self.kind}-{next(STARTED)}")
         (place.path / "log").mkdir(parents=True)
         (place.path / "rules").write_text(self.rules(port, behind, *options))
         environ = self.home.environ() | {"HOME": str(place.path)}
@@ -162,6 +163,7 @@ ARGUMENTS: dict[str, Callable[[HomeDir, int, tuple[str, ...]], list[str]]] = {
     "caddy": caddy,
     "haproxy": haproxy,
 }
+STARTED = itertools.count()  # front ends, each of which has a folder of its own
 PROGRAMS = {
     "nginx": ("nginx", "nginx"),
     "apache": ("apache2", "apache2-bin"),

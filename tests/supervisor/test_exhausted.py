@@ -242,7 +242,7 @@ def test_a_process_that_could_not_be_made_holds_nothing(few: SupervisedHome) -> 
     """Every attempt makes its channels first: with those of failed ones kept, no site would ever start again."""
     names = [f"s{number}" for number in range(24)]
     for name in names:
-        few.app(name, HELLO)
+        few.app(name, HELLO, preload="no")
     refused = [name for name in names if available(few, name) != "hello"]
     assert refused
     assert any(noted.reason.startswith("fork and run: ") for noted in of_starts(few.home).all().values())
