@@ -15,6 +15,7 @@ import random
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,19 +71,24 @@ PATHS = ("/", "/", "/parts", "/404", "/302", "/500")
 
 @dataclass
 class Books:
-    """What clients were answered."""
+    """What clients were answered.
+
+    `answers` has each answer's site, and the monotonic seconds at which its request began; `begun` has the same of each
+    client's last request.
+    """
 
     sure: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in SITES})
     sent: Counter[str] = field(default_factory=Counter)
     unsure: Counter[str] = field(default_factory=Counter)
-    answers: list[str] = field(default_factory=list)
+    answers: list[tuple[str, float]] = field(default_factory=list)
+    begun: dict[int, float] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answered(self, name: str, status: int, size: int) -> None:
+    def answered(self, name: str, status: int, size: int, begun: float = 0.0) -> None:
         with self.lock:
             self.sure[name][f"{status // 100}xx"] += 1
             self.sent[name] += size
-            self.answers.append(name)
+            self.answers.append((name, begun))
 
     def lost(self, name: str) -> None:
         with self.lock:
@@ -127,6 +133,7 @@ def asked(books: Books, port: int, stop: threading.Event, seed: int, home: HomeD
     chance = random.Random(seed)
     while not stop.wait(0.001):
         name, path = chance.choice(SITES), chance.choice(PATHS)
+        books.begun[seed] = begun = time.monotonic()
         wire = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         if name in SPAWNED and chance.random() < 0.3:
             with contextlib.suppress(OSError):
@@ -149,7 +156,7 @@ def asked(books: Books, port: int, stop: threading.Event, seed: int, home: HomeD
         except (OSError, http.client.HTTPException):
             books.lost(name)
         else:
-            books.answered(name, answer.status, size)
+            books.answered(name, answer.status, size, begun)
         finally:
             wire.close()
 
@@ -195,11 +202,19 @@ def noted(home: HomeDir) -> Counter[str]:
 
 
 def end_of_supervisor(home: HomeDir, books: Books) -> Counter[str]:
-    """Kill the supervisor once it has noted all that was answered until now; return what was answered since then."""
-    pid, before = supervisor_of(home), list(books.answers)
-    eventually(lambda: Counter(before) <= noted(home), PATIENCE, "all answers are noted")
+    """Kill the supervisor once it has noted all that was answered until now; return what it may have missed since.
+
+    Its sites end with it, one after the other: those that a preloader has made end with the preloader.
+    """
+    pid, before = supervisor_of(home), len(books.answers)
+    backends = [backend for row in figures(home).values() for backend in row["pids"]]
+    answered = Counter(name for name, _ in books.answers[:before])
+    eventually(lambda: answered <= noted(home), PATIENCE, "all answers are noted")
     kill(pid)
-    return Counter(books.answers[len(before) :])
+    eventually(lambda: not any(map(is_running, backends)), PATIENCE, "its sites have ended")
+    ended = time.monotonic()
+    eventually(lambda: min(books.begun.values()) > ended, 2 * PATIENCE, "each client has had its last answer")
+    return Counter(name for name, begun in books.answers[before:] if begun <= ended)
 
 
 def test_every_request_of_a_quiet_service_is_counted_exactly(home: HomeDir) -> None:
