@@ -128,12 +128,12 @@ class Supervisor(Handed):
         self._events = Events(self._loop, lambda: self._sites.home)
         self._context.tell = self._events.tell
         self._sites = SupervisedSites(live, self._context)
-        self._load = LoadReport(live.home)
+        counted = os.path.join(rundir.path, usage.FOLDER)
+        self._load = LoadReport(live.home, counted)
         told = self._announced, lambda: self._sites.catalogue, self._others_changed, lambda: self._servers.pids
         self._membership = Membership(live.home, self._loop, *told)
         self._leases = Leases(self._loop, lambda: self._sites.home, lambda: self._sites, self._membership)
         self._context.leases = self._leases
-        counted = os.path.join(rundir.path, usage.FOLDER)
         self._promotion = self._context.examining = Promotion(self._sites, counted, self._loop.now)
         self._budget = SpawnBudget()
         self._scales = Scales()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import re
 import socket
@@ -237,3 +238,16 @@ def test_each_folder_of_a_hosting_site_has_its_own_lease(here: Node, pair: Clust
     answers = {node.server.ask("a.hosted.test").text for node in (here, *pair.nodes)}
     assert len(answers) == 1
     assert here.server.ask("b.hosted.test").status == 404
+
+
+def test_all_nodes_know_how_many_requests_there_were(here: Node, there: Node) -> None:
+    """Also those that the workers count, which relay them to the site's process."""
+    assert asked(there, "/same")[0] == 200
+
+    def counted() -> list[int]:
+        (own,) = json.loads(here.home.multisite("--json", "status", "ways"))["sites"]
+        rows = json.loads(there.home.multisite("--json", "status", "--cluster"))["sites"]
+        return [own["requests"], *(row["requests"] for row in rows if row["name"] == "ways")]
+
+    assert counted()[0] >= 2
+    eventually(lambda: counted()[1:] == counted()[:1])

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from multisite.config.model import Home
+from multisite.sites import usage
 from multisite.sites.failures import Failure, LastFailures, of_starts
+from multisite.sites.figures import Sums
+from multisite.sites.statefile import StateFile
 from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.site.supervised import SupervisedSite
@@ -26,9 +29,11 @@ class LoadReport:
 
     Args:
         home: whose failures are told.
+        folder: where the workers count.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, folder: str) -> None:
+        self._folder, self._past = folder, StateFile(home, usage.FOLDER)
         self._noted = [LastFailures(home), of_starts(home)]
         self._stamps: list[tuple[int, ...]] = []
         self._incidents: list[list[Any]] = []
@@ -47,7 +52,9 @@ class LoadReport:
         now = time.monotonic()
         if now < self._due:
             return self._last
-        awake = {one.site.name: _row(one, accounts) for one in sites if one.pids or one.state is not State.STOPPED}
+        alive = [one for one in sites if one.pids or one.state is not State.STOPPED]
+        counted = usage.read(self._folder, self._past, {one.site.name for one in alive})[0] if alive else {}
+        awake = {one.site.name: _row(one, accounts, counted.get(one.site.name)) for one in alive}
         self._last = {
             "sites": enabled,
             "processes": sum(row[1] for row in awake.values()),
@@ -70,8 +77,11 @@ class LoadReport:
         return self._incidents
 
 
-def _row(one: SupervisedSite, accounts: Accounts) -> list[Any]:
-    return [one.state.value, len(one.pids), accounts.total(one).requests, one.figures().in_flight or 0]
+def _row(one: SupervisedSite, accounts: Accounts, in_workers: Sums | None) -> list[Any]:
+    requests = accounts.total(one).requests
+    if in_workers:
+        requests = (requests or 0) + in_workers.requests
+    return [one.state.value, len(one.pids), requests, one.figures().in_flight or 0]
 
 
 def _is_seen(name: str, failure: Failure) -> bool:
