@@ -86,7 +86,7 @@ def test_what_was_found_is_said_in_comments_of_the_file(tmp_path: Path, home: Pa
         assert "it has no virtualenv" in told
     assert (home / "sites-enabled/blog.ini").is_symlink()
     as_json = CliRunner().invoke(main, ["--home", str(home), "--json", "new", "two", "--from", str(folder)])
-    assert "app.py:2" in json.loads(as_json.output)["found"][1]
+    assert "app.py:2" in json.loads(as_json.stdout)["found"][1]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def test_what_the_files_say_is_seen_and_nothing_else(tmp_path: Path, name: str, 
 @pytest.mark.parametrize(("processes", "warned"), [(3, True), (1, False)])
 def test_check_warns_where_there_are_several_processes(tmp_path: Path, processes: int, warned: bool) -> None:
     (tmp_path / "sites-enabled").mkdir()
-    (tmp_path / "moya.conf").write_text("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\n")
+    own = "[service]\nruntime_dir = run\n[supervisor]\nallow_root = yes\n"
+    (tmp_path / "moya.conf").write_text("[projects]\nread = sites-enabled/*.ini\n" + own)
     (tmp_path / "app.py").write_text("def app(environ, start_response): ...\n")
     (tmp_path / "settings.py").write_text(CACHE)
     keys = f"domains = a.test\nlocation = {tmp_path}\napplication = app:app\nmode = spawned\nprocesses = {processes}\n"
