@@ -209,10 +209,15 @@ def at_rest(what: str, one: Machine, engine: Engine, pids: dict[str, int]) -> li
     each = [count / (time.monotonic() - began) for count in traffic.read()]
     busy = {name: (late - spent[name]) / REST for name, late in used(pids).items()}
     figure = f"{each[0]:,.0f} bytes to it, {each[1]:,.0f} from it, {each[2]:.1f} questions"
-    row = Row(f"{what}: traffic of a machine with Redis at rest, a second", figure)
+    return shown(f"{what}: traffic of a machine with Redis at rest", figure, f"{what}: processor time at rest", busy)
+
+
+def shown(traffic: str, figure: str, processor: str, busy: dict[str, float]) -> list[Row]:
+    """Return the rows of what passed in a second; print them now, too, since the rest takes long."""
     cpu = ", ".join(f"{name} {share * 1000:.1f} ms" for name, share in busy.items())
-    print(row, cpu, file=sys.stderr)
-    return [row, Row(f"{what}: processor time at rest, a second", cpu)]
+    rows = [Row(f"{traffic}, a second", figure), Row(f"{processor}, a second", cpu)]
+    print(*rows, file=sys.stderr)
+    return rows
 
 
 def changing(what: str, one: Machine, engine: Engine, machines: int, pids: dict[str, int]) -> list[Row]:
@@ -243,10 +248,7 @@ def changing(what: str, one: Machine, engine: Engine, machines: int, pids: dict[
     thread.join()
     busy = {name: (late - spent[name]) / took for name, late in used(pids).items()}
     figure = f"{told:.0f} changes: {each[1]:,.0f} bytes from it, {each[2] - told:.1f} questions"
-    row = Row(f"{what}: traffic as all others announce figures, a second", figure)
-    cpu = ", ".join(f"{name} {share * 1000:.1f} ms" for name, share in busy.items())
-    print(row, cpu, file=sys.stderr)
-    return [row, Row(f"{what}: processor time meanwhile, a second", cpu)]
+    return shown(f"{what}: traffic as all others announce figures", figure, f"{what}: processor time meanwhile", busy)
 
 
 def spread(what: str, one: Machine, engine: Engine, machines: int) -> list[Row]:
