@@ -19,8 +19,9 @@ from multisite.config.read import make_site, read_home, read_site
 from multisite.runner import leaseguard
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, launch
+from multisite.supervisor.site.lease import Answer, Lease
 from multisite.supervisor.site.leasekeeper import Done, LeaseAnswer, LeaseKeeper, Terms
-from multisite.supervisor.site.leases import LONGEST_HELD, UNKNOWN_AFTER, Answer, Lease, Leases
+from multisite.supervisor.site.leases import LONGEST_HELD, UNKNOWN_AFTER, Leases
 
 CLUSTER = "[cluster]\nurl = etcd://127.0.0.1:1\nnodes = 127.0.0.1:8000\nkey_file = key\n"
 
@@ -238,7 +239,8 @@ class Exclusive:
         return "/socket"
 
     def turn_away(self, reason: str, retry_after: float) -> None:
-        raise AssertionError("nobody waits")
+        assert self.is_waiting
+        self.reasons.append(reason)
 
     def lose_lease(self) -> None:
         raise AssertionError("it has none")
@@ -345,3 +347,21 @@ def test_a_lease_that_cannot_be_kept_is_given_back_and_the_worker_learns_why(her
     assert engine.held == {}
     assert not lease.callers
     assert "this node cannot keep its lease" in worker.answers[0]["error"]
+
+
+@pytest.mark.parametrize("is_renewed", [True, False])
+def test_nothing_starts_under_a_lease_that_is_over_until_it_is_renewed(here: Here, is_renewed: bool) -> None:
+    """A supervisor that was frozen does not know whether another node has it now."""
+    leases, one, engine, worker = here.leases, here.one, here.engine, Worker()
+    assert leases.place(one, Worker()) is None
+    assert one.lease.may_start
+    os.pwrite(one.lease.fence, bytes(leaseguard.SIZE), 0)
+    assert not one.lease.may_start
+    assert leases.place(one, worker) is None
+    engine.is_away, one.is_waiting = not is_renewed, True
+    leases.tick(here.loop.now() + LONGEST_HELD)
+    assert one.lease.may_start == is_renewed
+    if is_renewed:
+        assert worker.answers == [{"socket": "/socket", "for": 1.0}] and not one.reasons
+    else:
+        assert "it is away" in worker.answers[0]["error"] and "it is away" in one.reasons[0]

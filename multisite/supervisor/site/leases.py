@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 from zlib import crc32
 
 from multisite.cluster import nodes
 from multisite.config.model import Home, Site
-from multisite.runner import leaseguard
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process import descriptors
-from multisite.supervisor.reexec import DESCRIPTOR, Handed, kept
 from multisite.supervisor.site.failures import Unavailable
+from multisite.supervisor.site.lease import Answer, Asker, Lease
 from multisite.supervisor.site.leasekeeper import AGAIN, RENEWED, LeaseAnswer, LeaseKeeper, Lessor, Terms
 
 LINGER = 2.0  # seconds for which a lease is kept although nothing of the site runs
@@ -29,96 +24,6 @@ LONGEST_HELD = 8.0  # seconds for which workers wait for a site that leaves; the
 _log = logging.getLogger("multisite.supervisor")
 
 LEAVES = "this node drains, and the site leaves for another one"
-
-Answer = dict[str, Any]
-
-
-class Lease(Handed):
-    """The lease of one site, as far as this node knows.
-
-    Attributes:
-        number: grows with each new holder, wherever it is; 0: we do not have it.
-        since: Unix time at which we got it.
-        fence: descriptor of the file with the moment until which it is valid, -1 while we do not have it.
-        shown: the same, for reading only: what its processes get.
-        owner: address of the node that had it when it was last asked for, "" if none did.
-        failure: why it is not known who has it.
-        is_asked_for: the registry has not answered yet.
-        is_asked_again: it was free when it was last asked for, and is asked for once more.
-        leaves_since: monotonic seconds since which the site leaves for another node, None: it stays.
-    """
-
-    KEPT = kept("number since", fence=DESCRIPTOR, shown=DESCRIPTOR)
-    ANEW = (
-        "owner",
-        "failure",
-        "is_asked_for",
-        "callers",
-        "later",
-        "is_asked_again",
-        "known_at",
-        "quiet_since",
-        "leaves_since",
-    )
-
-    def __init__(self) -> None:
-        self.number, self.since = 0, 0.0
-        self.fence = self.shown = -1
-        self.owner = self.failure = ""
-        self.is_asked_for = self.is_asked_again = False
-        self.callers: list[Any] = []  # connections of workers that wait for the answer
-        self.later: list[Any] = []  # of those that wait for the next one: what has been asked may be old news
-        self.known_at = 0.0  # monotonic seconds of the last answer
-        self.quiet_since: float | None = None  # monotonic seconds since which nothing runs and nobody waits
-        self.leaves_since: float | None = None
-
-    @property
-    def may_start(self) -> bool:
-        """Whether a process of the site may be started here."""
-        return bool(self.number) and self.leaves_since is None
-
-    def hold(self, number: int, until: int) -> None:
-        """Note that it is ours. Each number has its own file: processes of an earlier one gain nothing by it.
-
-        Raises:
-            OSError: there is no memory or no descriptor left.
-        """
-        self.drop()
-        descriptors.claim(2)
-        self.fence = os.memfd_create("fence", os.MFD_CLOEXEC)
-        os.pwrite(self.fence, until.to_bytes(leaseguard.SIZE, sys.byteorder), 0)
-        self.shown = os.open(f"/proc/self/fd/{self.fence}", os.O_RDONLY | os.O_CLOEXEC)
-        os.fchmod(self.fence, 0)  # nobody opens it once more, for writing
-        self.number, self.since = number, time.time()
-        self.owner = self.failure = ""
-
-    def drop(self) -> None:
-        """Note that it is not ours any more."""
-        for descriptor in filter(lambda number: number >= 0, (self.fence, self.shown)):
-            os.close(descriptor)
-        self.number, self.since, self.quiet_since, self.leaves_since = 0, 0.0, None, None
-        self.fence = self.shown = -1
-
-    def as_dict(self, node: str) -> Answer | None:
-        """Describe it for ``status``; None: nobody has asked for it yet.
-
-        `since` is the Unix time at which this node got it, or at which it was last known that another has it.
-        """
-        if self.number:
-            return {"holder": node, "here": True, "number": self.number, "since": round(self.since, 3), "failure": ""}
-        if not self.owner and not self.failure:
-            return None
-        known = round(time.time() - (time.monotonic() - self.known_at), 3)
-        return {"holder": self.owner, "here": False, "number": 0, "since": known, "failure": self.failure}
-
-
-class Asker(Protocol):
-    """A connection of a worker that waits for an answer."""
-
-    on_close: list[Callable[[], None]]
-
-    def send(self, answer: Answer) -> None:
-        """Send it."""
 
 
 class Cluster(Lessor, Protocol):
@@ -249,7 +154,8 @@ class Leases:
         if lease.leaves_since is not None and self._loop.now() - lease.leaves_since > LONGEST_HELD:
             raise Unavailable(LEAVES, AGAIN)
         self._open()  # if it cannot be asked for, nobody waits
-        (lease.later if anew and lease.is_asked_for else lease.callers).append(caller)
+        is_old = lease.is_over or (anew and lease.is_asked_for)
+        (lease.later if is_old else lease.callers).append(caller)
         caller.on_close.append(partial(_forget, lease, caller))
         if not lease.number:
             self.want(supervised)
@@ -309,8 +215,13 @@ class Leases:
                 )
                 lease.drop()
                 supervised.lose_lease()
-                if lease.callers:
+                if lease.callers or lease.later:
                     self.want(supervised)
+            elif outcome.number == lease.number:  # it was renewed, or not
+                if outcome.failure and lease.is_over:
+                    self._turn_away(supervised, outcome)
+                waiting, lease.later = lease.later, []
+                self._send(waiting, supervised, outcome)
             return
         if outcome.is_lost or (outcome.number and not lease.is_asked_for):
             return  # about a lease that has been given back since
@@ -321,17 +232,25 @@ class Leases:
         if lease.is_asked_again:  # another node gave it back in between
             return self.want(supervised)
         lease.owner, lease.failure = outcome.owner, outcome.failure
-        if not outcome.number and supervised.is_waiting:
-            supervised.turn_away(_reason(outcome), AGAIN)
+        if not outcome.number:
+            self._turn_away(supervised, outcome)
         self._answer_all(supervised, outcome)
         if lease.later:
             lease.callers, lease.later = lease.later, []
             self._answer_all(supervised, outcome) if outcome.number else self.want(supervised)
         return None
 
+    def _turn_away(self, supervised: Leased, outcome: LeaseAnswer) -> None:
+        """Answer the requests that wait here for a process: none may start."""
+        if supervised.is_waiting:
+            supervised.turn_away(_reason(outcome), AGAIN)
+
     def _answer_all(self, supervised: Leased, outcome: LeaseAnswer) -> None:
         """Answer the workers that wait."""
         callers, supervised.lease.callers = supervised.lease.callers, []
+        self._send(callers, supervised, outcome)
+
+    def _send(self, callers: list[Asker], supervised: Leased, outcome: LeaseAnswer) -> None:
         for caller in callers:
             caller.send(self._answer(supervised, outcome))
 
@@ -340,7 +259,7 @@ class Leases:
         if outcome.owner or others:
             return self._elsewhere(supervised, outcome.owner or _one_of(others, supervised.site.name))
         try:
-            if outcome.number:
+            if outcome.number and not outcome.failure:
                 return {"socket": supervised.ensure(), "for": FRESH}
             raise Unavailable(f"it is not known which node may run it: {outcome.failure}", 5.0)
         except Unavailable as error:

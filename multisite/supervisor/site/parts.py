@@ -22,7 +22,7 @@ from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.costs import Activity, Costs, Figures, Scoreboard
 from multisite.supervisor.site.deploy import Deploys
 from multisite.supervisor.site.failures import Failures
-from multisite.supervisor.site.leases import Lease
+from multisite.supervisor.site.lease import Lease
 from multisite.supervisor.site.queue import SiteSocket, WaitQueue
 from multisite.supervisor.site.readiness import Readiness
 from multisite.supervisor.site.work import Work
