@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -392,7 +393,8 @@ class InProcessSite:
     def _fail(self, error: MultisiteError, message: str) -> FailedImport:
         last, incident = self._failure, incidents.new()
         count = last.count if last else 0
-        retry_at = self._clock() + min(2.0**count, LONGEST_PAUSE)
+        # An error in its file is not over before there is another file (`update`).
+        retry_at = math.inf if self._entry.broken else self._clock() + min(2.0**count, LONGEST_PAUSE)
         is_told = last is not None and last.reason == error.reason
         if not isinstance(error, NeedsProcess):
             count += 1

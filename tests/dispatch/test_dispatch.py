@@ -268,6 +268,20 @@ def test_a_failed_import_is_tried_again_after_a_growing_pause(home: TestHome) ->
     assert 6 <= len(tries) <= 9  # at 0, 1, 3, 7, 15, 31, 63 seconds, then once a minute
 
 
+def test_an_error_in_a_file_is_told_once_until_there_is_another_file(
+    home: TestHome, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.hello("a")
+    home.ini("a", "[service]\ndomains = a.test\nlocation = /nowhere/at/all\nnonsense = 1\n")
+    for _ in range(10):
+        assert home.get("a.test").status == 500
+        home.later(60.0)
+    assert caplog.text.count("MS231") == 1
+    home.ini("a")
+    home.later()
+    assert home.get("a.test").text == "a"
+
+
 def test_a_new_site_is_served_by_its_first_request_and_a_removed_one_is_404(home: TestHome) -> None:
     home.hello("a")
     assert home.get("a.test").text == "a"

@@ -112,7 +112,7 @@ def test_a_new_version_starts_after_the_old_one_has_ended(pair: Cluster) -> None
     with ThreadPoolExecutor(2) as pool:
         try:
             slow = pool.submit(asked, here, f"/until/{go}")
-            eventually(lambda: row(here)["in_flight"])
+            eventually(lambda: any(str(go) in one["path"] for one in row(here)["requests_in_flight"]))
             restart = pool.submit(here.home.typed, "restart", "clock")
             eventually(lambda: row(here)["state"] == "draining")
             assert [row(here)["pids"] for _ in range(10)] == [guards] * 10

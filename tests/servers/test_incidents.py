@@ -74,7 +74,7 @@ def test_one_event_is_one_incident_for_everybody(served: tuple[HomeDir, Server],
         site = row(home, command, name)
         assert (site["failure"]["incident"], site["state"]) in {(found[1], "stopped"), (found[1], "backoff")}, site
         assert reason in site["failure"]["failure"]
-    assert row(home, "status", name)["errors"] == 1
+    eventually(lambda: row(home, "status", name)["errors"] == 1, what="its end is counted")  # after its answer
     assert f"incident {found[1]}" in home.multisite("explain", f"{name}.test")
     lines = [line for line in server.log().splitlines() if name in line and INCIDENT.search(line)]
     assert lines and all(found[1] in line for line in lines), lines

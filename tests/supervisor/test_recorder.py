@@ -47,8 +47,8 @@ def test_what_a_site_did_is_in_its_history_over_the_end_of_the_supervisor(tmp_pa
             home.get("app", "/fail")
         wait_until(lambda: lately(home, "app").requests >= 4)
         wait_until(lambda: lately(home, "app").memory)
+        wait_until(lambda: lately(home, "app").errors == 1)
         first = lately(home, "app")
-        assert first.errors == 1
         assert first.cpu > 0.2
         assert 0.05 < first.latency < 60
         pid = home.pid
