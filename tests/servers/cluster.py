@@ -50,7 +50,12 @@ def write():
         time.sleep(0.01)
 
 note("begins")
-threading.Thread(target=write, daemon=True).start()
+try:
+    import uwsgi
+except ImportError:
+    threading.Thread(target=write, daemon=True).start()
+else:  # its master forks after the import; a worker never answers if a thread has the interpreter at that moment
+    uwsgi.post_fork_hook = threading.Thread(target=write, daemon=True).start
 
 def application(environ, start_response):
     size = int(environ.get("CONTENT_LENGTH") or 0)

@@ -17,7 +17,7 @@ import pytest
 from tests.cluster import programs
 
 from .cluster import SITE, Cluster, Node, cluster, noted, overlaps
-from .harness import PATIENCE, Client, ask, eventually
+from .harness import ask, eventually
 from .load import BREATH, Load
 from .system_python import uwsgi_of_debian
 
@@ -125,14 +125,6 @@ def told_to_drain(sites: Sites, node: Node) -> bool:
     return any(row["draining"] for told in shown for row in told["nodes"] if row["node"] == node.address)
 
 
-def answers(node: Node, name: str) -> bool:
-    """Tell whether a site answers: right after the thaw a request has once had no answer, for a cause not known yet."""
-    client = Client(node.server.port, timeout=PATIENCE / 4)
-    with contextlib.closing(client), contextlib.suppress(TimeoutError):
-        return client.ask(f"{name}.test").status == 200
-    return False
-
-
 def test_the_guards_end_what_a_frozen_supervisor_leaves_running(sites: Sites) -> None:
     """All processes of each site, before another node runs it."""
     eventually(lambda: any(map(sites.are_on, sites.nodes)))
@@ -145,7 +137,7 @@ def test_the_guards_end_what_a_frozen_supervisor_leaves_running(sites: Sites) ->
     finally:
         os.kill(supervisor, signal.SIGCONT)
     for name in KINDS:
-        eventually(lambda name=name: answers(there, name))  # type: ignore[misc]
+        assert there.server.ask(f"{name}.test").status == 200
     sites.assert_never_twice()
 
 
