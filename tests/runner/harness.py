@@ -214,7 +214,7 @@ class Backend:
             record = self.record(slot)
             if all(getattr(record, name) == value for name, value in wanted.items()):
                 return record
-            assert time.monotonic() < deadline, f"{record} never had {wanted}"
+            assert time.monotonic() < deadline, f"{record} never had {wanted}, exit {self.process.poll()}:\n{self.log}"
             time.sleep(0.005)
 
     def terminate(self) -> int:

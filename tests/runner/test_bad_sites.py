@@ -335,7 +335,7 @@ def test_greenlets_run_while_the_client_is_waited_for(tmp_path: Path) -> None:
             late.sendall(envelope({**ENVIRON, "PATH_INFO": "/large"}))
             site.wait_for(in_flight=1)
             assert receive_all(late).count(b"x") >= 8 << 20
-    with backend(tmp_path / "slow", PATCHED, request_timeout=0.5) as site, site.connect() as client:
+    with backend(tmp_path / "slow", PATCHED, request_timeout=3.0) as site, site.connect() as client:
         client.sendall(envelope({**ENVIRON, "PATH_INFO": "/large"}))
         site.wait_for(in_flight=1)
         site.wait_for(in_flight=0)
