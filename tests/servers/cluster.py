@@ -33,6 +33,8 @@ examine = no
 """
 
 # Each process writes a line when it begins and, as long as it runs, others, so that the last one shows how long it did.
+# uWSGI's master, which imports this, writes them once it has forked: if its thread has the interpreter at that moment,
+# the worker waits for it for ever. A worker with a thread may not end when it is told to.
 SITE = """
 import os, threading, time
 
@@ -45,17 +47,21 @@ def note(what):
     os.close(file)
 
 def write():
+    if began is not None:
+        os.read(began, 1)
     while True:
         note("runs")
         time.sleep(0.01)
 
 note("begins")
+began = None
 try:
     import uwsgi
+    began, forked = os.pipe()
+    uwsgi.post_fork_hook = lambda: os.write(forked, b"x")
 except ImportError:
-    threading.Thread(target=write, daemon=True).start()
-else:  # its master forks after the import; a worker never answers if a thread has the interpreter at that moment
-    uwsgi.post_fork_hook = threading.Thread(target=write, daemon=True).start
+    pass
+threading.Thread(target=write, daemon=True).start()
 
 def application(environ, start_response):
     size = int(environ.get("CONTENT_LENGTH") or 0)
