@@ -21,7 +21,7 @@ from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, launch
 from multisite.supervisor.site.lease import Answer, Lease
 from multisite.supervisor.site.leasekeeper import Done, LeaseAnswer, LeaseKeeper, Terms
-from multisite.supervisor.site.leases import LONGEST_HELD, UNKNOWN_AFTER, Leases
+from multisite.supervisor.site.leases import LINGER, LONGEST_HELD, UNKNOWN_AFTER, Leases
 
 CLUSTER = "[cluster]\nurl = etcd://127.0.0.1:1\nnodes = 127.0.0.1:8000\nkey_file = key\n"
 
@@ -365,3 +365,16 @@ def test_nothing_starts_under_a_lease_that_is_over_until_it_is_renewed(here: Her
         assert worker.answers == [{"socket": "/socket", "for": 1.0}] and not one.reasons
     else:
         assert "it is away" in worker.answers[0]["error"] and "it is away" in one.reasons[0]
+
+
+def test_a_lease_that_a_worker_waits_for_is_not_given_back(here: Here) -> None:
+    leases, one, worker, now = here.leases, here.one, Worker(), here.loop.now()
+    assert leases.place(one, Worker()) is None
+    os.pwrite(one.lease.fence, bytes(leaseguard.SIZE), 0)
+    assert leases.place(one, worker) is None
+    here.engine.is_slow = True
+    for later in (LONGEST_HELD, LONGEST_HELD + LINGER, LONGEST_HELD + 2 * LINGER):
+        leases.tick(now + later)
+    assert one.lease.number and not worker.answers
+    here.engine.work()
+    assert worker.answers == [{"socket": "/socket", "for": 1.0}]

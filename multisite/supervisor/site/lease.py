@@ -76,6 +76,11 @@ class Lease(Handed):
         """Whether a process of the site may be started here."""
         return bool(self.number) and self.leaves_since is None and not self.is_over
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a worker waits for an answer."""
+        return bool(self.callers or self.later)
+
     def hold(self, number: int, until: int) -> None:
         """Note that it is ours. Each number has its own file: processes of an earlier one gain nothing by it.
 

@@ -88,7 +88,7 @@ class Leases:
     @property
     def is_asked(self) -> bool:
         """Whether a worker waits for an answer."""
-        return any(one.lease.callers or one.lease.later for one in self._sites().values())
+        return any(one.lease.is_awaited for one in self._sites().values())
 
     @property
     def node(self) -> str:
@@ -154,8 +154,8 @@ class Leases:
         if lease.leaves_since is not None and self._loop.now() - lease.leaves_since > LONGEST_HELD:
             raise Unavailable(LEAVES, AGAIN)
         self._open()  # if it cannot be asked for, nobody waits
-        is_old = lease.is_over or (anew and lease.is_asked_for)
-        (lease.later if is_old else lease.callers).append(caller)
+        is_stale = lease.is_over and lease.leaves_since is None
+        (lease.later if is_stale or (anew and lease.is_asked_for) else lease.callers).append(caller)
         caller.on_close.append(partial(_forget, lease, caller))
         if not lease.number:
             self.want(supervised)
@@ -215,7 +215,7 @@ class Leases:
                 )
                 lease.drop()
                 supervised.lose_lease()
-                if lease.callers or lease.later:
+                if lease.is_awaited:
                     self.want(supervised)
             elif outcome.number == lease.number:  # it was renewed, or not
                 if outcome.failure and lease.is_over:
@@ -293,7 +293,7 @@ class Leases:
             lease = supervised.lease
             if lease.leaves_since is not None or self._cluster.successors(supervised.site):
                 self._let_leave(supervised, now)
-            elif supervised.needs_lease:
+            elif supervised.needs_lease or lease.is_awaited:
                 lease.quiet_since = None
             elif lease.quiet_since is None:
                 lease.quiet_since = now
@@ -323,7 +323,7 @@ class Leases:
             lease.leaves_since = None  # it starts once more, and then leaves
         else:
             self._give_back(supervised)
-            if lease.callers:
+            if lease.is_awaited:
                 self.want(supervised)
 
     def _give_back(self, supervised: Leased) -> None:
