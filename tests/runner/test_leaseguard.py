@@ -90,10 +90,19 @@ def test_a_renewed_lease_keeps_it_running(lease: Lease, tmp_path: Path) -> None:
     wait_until(lambda: not is_running(command))
 
 
+# Killing at once what has been started would not do: it may have run for a moment.
+STARTS_ONE = """
+import mmap
+from multisite.runner.leaseguard import LeaseGuard
+print(LeaseGuard(["true"], mmap.mmap(-1, 8), 0, False).pid)
+"""
+
+
 def test_nothing_starts_under_a_lease_that_is_over(lease: Lease, tmp_path: Path) -> None:
     lease.ends_in(-1)
     assert lease.guard("touch", str(tmp_path / "ran")).wait(60) == leaseguard.LOST
     assert not (tmp_path / "ran").exists()
+    assert subprocess.check_output([sys.executable, "-c", STARTS_ONE]) == b"0\n"
 
 
 def test_a_site_may_end_by_itself_before_its_lease_does(lease: Lease) -> None:
