@@ -102,13 +102,17 @@ class LeaseGuard:
 
     def _start(self, argv: list[str], is_stdin: bool) -> int:
         guard = os.getpid()
+        # One that is passed on at once waits until the child has no handlers of ours, which would swallow it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             return pid
         try:
             signal.set_wakeup_fd(-1)
             for number in (*PASSED_ON, ORPHANED, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
             if os.getppid() != guard:
                 os._exit(LOST)

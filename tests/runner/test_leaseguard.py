@@ -106,9 +106,9 @@ def test_nothing_starts_under_a_lease_that_is_over(lease: Lease, tmp_path: Path)
 
 
 def test_a_site_may_end_by_itself_before_its_lease_does(lease: Lease) -> None:
-    """It is asked to, and that is no failure of the site."""
-    lease.ends_in(2)
-    assert lease.guard("sleep", "600", warning=FAR).wait(60) == leaseguard.LOST
+    """It is asked to, even if that is as soon as it has been started, and that is no failure of the site."""
+    for _ in range(5):
+        assert lease.guard("sleep", "600", warning=2 * FAR).wait(60) == leaseguard.LOST
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -SEGV $$", -signal.SIGSEGV), ("exit 0", 0)])
