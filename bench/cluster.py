@@ -7,9 +7,9 @@ Requests: hello in the workers and in a process of its own, of a home with a reg
 Copy: one real machine (a server, a supervisor, and its process that talks to Redis) among others, which are written
 into Redis as they announce themselves. What Redis counts of its traffic is that of the one machine.
 
-Outages: two real machines with requests all the time, while Redis is killed and started again, or fails over. Each
-round lasts from the moment in which Redis answers again until a node that announced itself to one machine meanwhile is
-known to the workers of the other.
+Outages: two real machines with requests all the time, while the engine is killed and started again, or fails over.
+Each round lasts from the moment in which it accepts connections again until a node that announced itself to one
+machine meanwhile is known to the workers of the other.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ REST = 10.0  # seconds
 ROUNDS = 100  # short ones: what else runs on the machine falls out of the medians
 ASKED = 30  # requests of a round
 OUTAGES = 10
-NAMES = {"restart": "Redis killed and started again", "empty": "the same without its data", "failover": "by Sentinel"}
+NAMES = {
+    "restart": "Redis killed and started again",
+    "empty": "Redis started again without its data",
+    "failover": "a failover by Sentinel",
+    "etcd": "etcd killed and started again",
+    "etcd-empty": "etcd started again without its data",
+}
 CHANGES = 20
 CONF = """[projects]
 read = sites-enabled/*.ini
@@ -334,11 +340,12 @@ def pair(url: str) -> Iterator[tuple[Machine, Machine]]:
 
 
 def outages(kind: str) -> list[Row]:
-    """How long after Redis answers again a node is known that announced itself meanwhile, and what failed."""
+    """How long after the engine is back a node is known that announced itself meanwhile, and what failed."""
     took, asked, failed = [], 0, 0
     with tempfile.TemporaryDirectory(prefix="multisite-engine-") as folder, ExitStack() as stack:
         place = Path(folder)
-        engines = [stack.enter_context(programs.running("redis", place / "0"))]
+        engine = "etcd" if kind.startswith("etcd") else "redis"
+        engines = [stack.enter_context(programs.running(engine, place / "0"))]
         url = engines[0].url
         if kind == "failover":
             engines.append(programs.redis(place / "1", "--replicaof", "127.0.0.1", str(engines[0].port)).start())
@@ -363,7 +370,7 @@ def outages(kind: str) -> list[Row]:
 
 
 def outage(kind: str, number: int, engines: list[Engine], one: Machine, other: Machine) -> float:
-    """Let Redis go; return the seconds from the moment in which it answers again."""
+    """Let the engine go; return the seconds from the moment in which it accepts connections again."""
     key = f"{kind}{number}.example.com"
     master, *replicas = engines
     if replicas:
@@ -377,7 +384,7 @@ def outage(kind: str, number: int, engines: list[Engine], one: Machine, other: M
         engines.reverse()
         began = time.monotonic()
     else:
-        if kind == "empty":
+        if kind.endswith("empty"):
             master.empty()
         time.sleep(1)
         master.start()
