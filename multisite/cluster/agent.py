@@ -37,6 +37,7 @@ from multisite.cluster.localcopy import TTL, WITHDRAWN, Entries, LocalCopy, diff
 from multisite.cluster.registry import Address, EngineAway, Registry, Version
 
 POLL_EVERY = 1.0  # seconds between two looks at the version
+RETRY_EVERY = 0.5  # seconds between two looks at an engine that is away
 ANNOUNCE_EVERY = 2.0  # seconds between two announcements of the same
 HINTS_EVERY = 0.25  # seconds between two looks for which hints were the reason
 PUBLISHING = "publish"  # the lease of the one machine that writes the map
@@ -108,7 +109,8 @@ class Agent:
     def _tick(self, now: float) -> None:
         if now >= self._look_at:
             self._attempt(self._look)
-            self._look_at = time.monotonic() + POLL_EVERY  # a look may take long, and questions wait for its end
+            pause = POLL_EVERY if self._is_connected else RETRY_EVERY
+            self._look_at = time.monotonic() + pause  # a look may take long, and questions wait for its end
         if now >= self._announce_at and self._is_connected:
             self._announce(self._own)
         if self._copy.expire(now):
@@ -223,7 +225,7 @@ def _hints(registry: Registry, messages: queue.Queue[Message]) -> None:
             if registry.changes(HINT_WITHIN):
                 messages.put(_HINT)
         except Exception:
-            threading.Event().wait(POLL_EVERY)
+            threading.Event().wait(RETRY_EVERY)
 
 
 def _read(lines: Iterable[bytes], messages: queue.Queue[Message], tell: Callable[[Message], object]) -> None:
