@@ -312,7 +312,7 @@ def compare(conf: str, is_first: bool) -> dict[str, tuple[float, float]]:
         servers = {}
         for which in (True, False) if is_first else (False, True):
             home = stack.enter_context(new_home())
-            home.conf(CONF + conf * which)
+            home.conf(CONF + (conf if which else ""))
             home.site("hello", HELLO, mode="in-process")
             home.site("relayed", HELLO, mode="spawned")
             server = stack.enter_context(gunicorn(home, "sync", "--workers", "1"))

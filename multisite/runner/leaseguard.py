@@ -102,7 +102,7 @@ class LeaseGuard:
 
     def _start(self, argv: list[str], is_stdin: bool) -> int:
         guard = os.getpid()
-        # One that is passed on at once waits until the child has no handlers of ours, which would swallow it.
+        # A signal that is passed on at once must not meet our handlers in the child: they would swallow it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         pid = os.fork()
         if pid:
