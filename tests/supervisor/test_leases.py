@@ -19,7 +19,7 @@ from multisite.config.read import make_site, read_home, read_site
 from multisite.runner import leaseguard
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, launch
-from multisite.supervisor.site.lease import Answer, Lease
+from multisite.supervisor.site.lease import OVER, Answer, Lease
 from multisite.supervisor.site.leasekeeper import Done, LeaseAnswer, LeaseKeeper, Terms
 from multisite.supervisor.site.leases import LINGER, LONGEST_HELD, UNKNOWN_AFTER, Leases
 
@@ -357,6 +357,8 @@ def test_nothing_starts_under_a_lease_that_is_over_until_it_is_renewed(here: Her
     assert one.lease.may_start
     os.pwrite(one.lease.fence, bytes(leaseguard.SIZE), 0)
     assert not one.lease.may_start
+    told = one.lease.as_dict("127.0.0.1:8000")
+    assert told and (told["here"], told["failure"]) == (False, OVER)
     assert leases.place(one, worker) is None
     engine.is_away, one.is_waiting = not is_renewed, True
     leases.tick(here.loop.now() + LONGEST_HELD)

@@ -12,6 +12,8 @@ from multisite.runner import leaseguard
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import DESCRIPTOR, Handed, kept
 
+OVER = "this node had it, and could not renew it before its end"
+
 Answer = dict[str, Any]
 
 
@@ -66,10 +68,13 @@ class Lease(Handed):
     @property
     def is_over(self) -> bool:
         """Whether it is ours as far as we know, but was not renewed in time, so that another node may have it."""
-        if not self.number:
-            return False
+        return bool(self.number) and self._left <= 0
+
+    @property
+    def _left(self) -> float:
+        """Seconds until it is over, unless it is renewed."""
         until = int.from_bytes(os.pread(self.fence, leaseguard.SIZE, 0), sys.byteorder)
-        return until <= leaseguard.now()
+        return (until - leaseguard.now()) / 1e9
 
     @property
     def may_start(self) -> bool:
@@ -106,8 +111,11 @@ class Lease(Handed):
     def as_dict(self, node: str) -> Answer | None:
         """Describe it for ``status``; None: nobody has asked for it yet.
 
-        `since` is the Unix time at which this node got it, or at which it was last known that another has it.
+        `since` is the Unix time at which this node got or lost it, or at which it was last known that another has it.
         """
+        if self.is_over:
+            since = round(time.time() + self._left, 3)
+            return {"holder": "", "here": False, "number": 0, "since": since, "failure": OVER}
         if self.number:
             return {"holder": node, "here": True, "number": self.number, "since": round(self.since, 3), "failure": ""}
         if not self.owner and not self.failure:
